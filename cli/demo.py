@@ -1,0 +1,5 @@
+"""`drnet demo`."""
+
+
+def demo() -> None:
+    pass

@@ -1,0 +1,63 @@
+"""`drnet export-features` and `drnet probe`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from drnet.cli import console
+
+
+def export_features(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of a trained model.")],
+    shards: Annotated[str, typer.Option(metavar="S", help="Folder of a data set, pattern of tars, or URL.")],
+    out: Annotated[Path, typer.Option(metavar="F.h5", help="HDF5 file.")] = Path("features.h5"),
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to encode.")] = "auto",
+) -> None:
+    """Write content and pose of every frame, with all labels, to an HDF5 file.
+
+    Example: drnet export-features runs/mnist --shards data/mnist --out features.h5
+    """
+    from drnet.pipelines.export import export_features as export
+
+    counts = export(run, shards, out, device, console.Bar())
+    console.say(", ".join(f"{number} {split}" for split, number in counts.items() if number) + f" clips: {out}")
+    console.say(f"next: drnet probe {out}")
+
+
+def probe(
+    features: Annotated[Path, typer.Argument(metavar="F.h5", help="From drnet export-features.")],
+    out: Annotated[Path | None, typer.Option(metavar="F.json", help="Write the scores as JSON too.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of the table.")] = False,
+) -> None:
+    """Measure how well content and pose each tell every label, on unseen clips.
+
+    Example: drnet probe features.h5 --out probe.json
+    """
+    from drnet.pipelines.files import pretty_json, write_whole
+    from drnet.pipelines.probe import probe as run_probe
+
+    found = run_probe(features, console.Bar())
+    if out is not None:
+        write_whole(out, pretty_json(found))
+    if as_json:
+        return console.say_json(found)
+    columns, rows = probe_table(found)
+    console.say_table(
+        f"{features}: fitted on {found['clips']['fit']} train clips, scored on unseen ones", columns, rows
+    )
+    for name, reason in found["left_out"].items():
+        console.say(f"{name}: not probed, it {reason}")
+    if out is not None:
+        console.say(f"wrote {out}")
+
+
+def probe_table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return the columns and rows of a probe's table."""
+    columns = ["label", "score", "chance", "content linear", "content MLP", "pose linear", "pose MLP"]
+    rows = []
+    for name, row in found["labels"].items():
+        cells = [row[feature][kind] for feature in ("content", "pose") for kind in ("linear", "mlp")]
+        numbers = [f"{mean:.3f} ± {spread:.3f}" for mean, spread in cells]
+        rows.append([name, row["score"], f"{row['chance']:.3f}", *numbers])
+    return columns, rows

@@ -1,0 +1,69 @@
+"""The `drnet` command. Each command parses words, calls one function of a stage, and prints what it did."""
+
+import os
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+import drnet
+from drnet.cli import console
+from drnet.cli.data import app as data_app
+from drnet.cli.demo import demo
+from drnet.cli.features import export_features, probe
+from drnet.cli.train import train
+
+app = typer.Typer(
+    name="drnet",
+    help="Turn video into disentangled representations: build data sets, train DrNet, export features.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+app.add_typer(data_app, name="data")
+app.command()(train)
+app.command("export-features")(export_features)
+app.command()(probe)
+app.command()(demo)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.say(f"drnet {drnet.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Build video data sets, train DrNet on them, export and probe its features."""
+    if debug:
+        os.environ["DRNET_DEBUG"] = "1"
+
+
+def run() -> None:
+    """Run the command line: exit code 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C, 143 for SIGTERM."""
+    console.end_on_signals()
+    try:
+        app()
+    except console.Stopped as signal:
+        console.err.print("stopped; the same command continues", markup=False)
+        sys.exit(signal.code)
+    except (ValueError, OSError, ArithmeticError, ImportError) as error:
+        if os.environ.get("DRNET_DEBUG"):
+            traceback.print_exc()
+        console.err.print(f"drnet: error: {one_line(error)}", markup=False)
+        sys.exit(1)
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's message on one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'file'}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,64 @@
+"""`drnet train`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from drnet.cli import console
+from drnet.cli.data import overrides
+
+
+def train(
+    shards: Annotated[str, typer.Option(metavar="S", help="Folder of a data set, pattern of tars, or URL.")],
+    out: Annotated[Path, typer.Option(metavar="RUN", help="Run folder; an existing run is continued.")],
+    preset: Annotated[str, typer.Option(metavar="NAME", help="mnist, mnist-small or chairs-small.")] = "mnist",
+    steps: Annotated[int | None, typer.Option(metavar="N", help="Step to stop at.  [default: the horizon]")] = None,
+    horizon: Annotated[int | None, typer.Option(metavar="N", help="Length of the schedules, in steps.")] = None,
+    max_offset: Annotated[int | None, typer.Option(metavar="K", help="Largest distance of two frames.")] = None,
+    batch_size: Annotated[int | None, typer.Option(metavar="B", help="Clips in the global batch.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Weight of the similarity loss (Eq. 5).")] = None,
+    beta: Annotated[float | None, typer.Option(help="Weight of the adversarial losses (Eq. 5).")] = None,
+    pose_dim: Annotated[int | None, typer.Option(help="Numbers in a pose vector.")] = None,
+    content_dim: Annotated[int | None, typer.Option(help="Numbers in a content vector.")] = None,
+    width: Annotated[int | None, typer.Option(help="Channels after the first convolution.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the weights and of the batches.")] = None,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to train.")] = "auto",
+    precision: Annotated[str | None, typer.Option(metavar="fp32|bf16", help="bf16: autocast to bfloat16.")] = None,
+    log_every: Annotated[int, typer.Option(metavar="N", help="Steps between lines of metrics.jsonl.")] = 50,
+    checkpoint_every: Annotated[int, typer.Option(metavar="N", help="Steps between checkpoints.")] = 1000,
+    sample_every: Annotated[int, typer.Option(metavar="N", help="Steps between pictures in samples/.")] = 1000,
+) -> None:
+    """Train DrNet on shards. To resume, run the same command again; a larger --steps trains on.
+
+    Settings that are not given are the preset's. Ctrl-C and SIGTERM write a checkpoint first.
+
+    Example: drnet train --shards data/mnist --out runs/mnist --preset mnist-small
+    """
+    from drnet.pipelines.train import Logging
+    from drnet.pipelines.train import train as run_training
+
+    changes = overrides(
+        horizon=horizon,
+        max_offset=max_offset,
+        batch_size=batch_size,
+        lr=lr,
+        alpha=alpha,
+        beta=beta,
+        pose_dim=pose_dim,
+        content_dim=content_dim,
+        width=width,
+        seed=seed,
+        precision=precision,
+    )
+    logging = Logging(log_every, checkpoint_every, sample_every)
+    with console.stop_event() as (stop, signals):
+        report = run_training(shards, out, preset, steps, device, changes, logging, console.Bar(), stop)
+    if report.stopped:
+        console.err.print(f"stopped at step {report.checkpoint.step}; the same command continues", markup=False)
+        raise typer.Exit(128 + signals[0])
+    if report.start == report.checkpoint.step:
+        console.say(f"{out} has {report.start} steps already; a larger --steps trains on")
+    console.say(f"{report.checkpoint.step} steps: {report.checkpoint.folder}")
+    console.say(f"next: drnet export-features {out} --shards {shards} --out features.h5")

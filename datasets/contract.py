@@ -1,0 +1,142 @@
+"""The builder's contract: a data set names its items in order, and turns each into clips.
+
+A data set is one file in this folder with one class that satisfies `DataSet`. It reads its raw source and yields `Clip`s;
+everything about shards, workers, resuming and accounting is the builder's. Adding a data set is such a file and a test.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Split = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = ("train", "test")
+
+
+class DataError(ValueError):
+    """Something about a data set, a shard or its source that the user can put right; the message is one line."""
+
+
+class ItemFiltered(Exception):  # noqa: N818 - an outcome, not an error
+    """Raised by `DataSet.clips` for an item left out on purpose; the message says why and is counted."""
+
+
+class ItemFailed(Exception):  # noqa: N818 - an outcome that the build counts
+    """Raised by `DataSet.clips` for an item that cannot be read; the message says why and is counted."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """The type of a label: what exports, probes and previews need to know about it.
+
+    Attributes:
+        kind: `category` (an index into `names`) or `number`.
+        varying: False, one value for the clip; True, a list with one value for each frame.
+        names: the categories' names, for a category.
+        unit: for a number, for example `pixel` or `degree`; `id` for a number that only names a thing.
+        period: for a number that wraps (an azimuth in degrees: 360), else None.
+    """
+
+    kind: Literal["category", "number"]
+    varying: bool = False
+    names: tuple[str, ...] = ()
+    unit: str = ""
+    period: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the label as the manifest holds it."""
+        row: dict[str, Any] = {"kind": self.kind, "time": "varying" if self.varying else "static"}
+        if self.kind == "category":
+            row["names"] = list(self.names)
+        else:
+            row["unit"] = self.unit
+        if self.period is not None:
+            row["period"] = self.period
+        return row
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> "Label":
+        """Read a label from a manifest's row."""
+        return cls(
+            row["kind"], row["time"] == "varying", tuple(row.get("names", ())), row.get("unit", ""), row.get("period")
+        )
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip of video with its ground truth.
+
+    Attributes:
+        key: unique in the data set, without dots or slashes; keys sort in build order within a split.
+        frames: (T, H, W, C) uint8, C is 1 (grey) or 3 (red, green, blue).
+        labels: JSON values under the names of `DataSet.labels` (varying: a list of T), and any further facts.
+    """
+
+    key: str
+    frames: NDArray[np.uint8]
+    labels: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A raw file the clips are made from, as the manifest records it (name only, never a path of this machine)."""
+
+    name: str
+    size: int  # bytes
+    sha256: str
+
+
+@dataclass(frozen=True)
+class About:
+    """What a manifest and a data set card say about a data set.
+
+    Attributes:
+        name: name of the data set and of its command.
+        version: rises when the same parameters would give other bytes.
+        title: one line for `drnet data list`.
+        licence: licence of what the clips show.
+        citation: what to cite.
+        split_key: the label that never lies in two splits (person, instance, chair, file).
+        content_key: the label whose equal values share content (the source video, the object).
+    """
+
+    name: str
+    version: int
+    title: str
+    licence: str
+    citation: str
+    split_key: str
+    content_key: str
+    notes: tuple[str, ...] = field(default=())
+
+
+@runtime_checkable
+class DataSet(Protocol):
+    """What the builder needs of a data set. Instances are small and can be pickled: they travel to worker processes.
+
+    Reading the source happens in `clips`, lazily, once a process. Each item is a pure function of (data set, split, index):
+    no state is carried from one item to the next, so that any worker may build any shard at any time.
+    """
+
+    about: About
+    labels: Mapping[str, Label]
+
+    def parameters(self) -> dict[str, Any]:
+        """Return every setting that influences the bytes, as JSON values (never a path or a worker count)."""
+
+    def sources(self) -> list[SourceFile]:
+        """Return the raw files in use; raises DataError in one line where one is missing or wrong."""
+
+    def frame_shape(self) -> tuple[int, int, int]:
+        """Return (H, W, C) of every frame."""
+
+    def count(self, split: Split) -> int:
+        """Return the number of source items of a split."""
+
+    def item(self, split: Split, index: int) -> str:
+        """Return the item's name for the accounting; unique in the split."""
+
+    def clips(self, split: Split, index: int) -> Iterator[Clip]:
+        """Yield the item's clips. Raises ItemFiltered or ItemFailed with the reason where there are none."""

@@ -1,0 +1,164 @@
+"""The training step that serves every model: losses in turn, an optimizer for each, schedules over absolute steps.
+
+A model owns its losses. It has `groups()`, its parameters under the names of the losses that update them, and
+`losses(frames, step)`, which yields `(name, loss, metrics)`; each loss is back-propagated and its group updated before the
+next is asked for.
+"""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from drnet.model import Metrics
+
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained. Defaults are the paper's (Sec. 4.1) and, where it is silent, the authors' code's.
+
+    Attributes:
+        batch_size: clips in the global batch.
+        lr: Adam's learning rate.
+        adam_beta1: Adam's first decay rate; the paper gives none.
+        schedule: `constant`, or `cosine`: warm-up, then a cosine down to 0 at the horizon.
+        warmup: steps of linear warm-up (cosine only).
+        horizon: steps over which the schedule runs; the last value holds beyond it.
+        max_offset: K, the largest distance in frames of the two frames of a clip (the paper gives none).
+        seed: of the weights and of the batches.
+        precision: `fp32`, or `bf16` for autocast to bfloat16.
+    """
+
+    batch_size: int = 100
+    lr: float = 0.002
+    adam_beta1: float = 0.9
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup: int = 0
+    horizon: int = 120_000
+    max_offset: int = 11
+    seed: int = 0
+    precision: Precision = "fp32"
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 2), ("horizon", 1), ("warmup", 0), ("max_offset", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} {getattr(self, name)} is not allowed; it must be at least {least}")
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"lr {self.lr} is not allowed; it must be above 0")
+        if self.precision not in ("fp32", "bf16"):
+            raise ValueError(f"precision {self.precision!r} is not allowed; supported are fp32 and bf16")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as a plain dictionary."""
+        return dataclasses.asdict(self)
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate at an absolute step."""
+        if self.schedule == "constant":
+            return self.lr
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        done = min(1.0, (step - self.warmup) / max(1, self.horizon - self.warmup))
+        return self.lr * 0.5 * (1 + math.cos(math.pi * done))
+
+
+class Trainable(Protocol):
+    """What the trainer asks of a model."""
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters by the name of the loss that updates them."""
+
+    def losses(self, frames: Tensor, step: int) -> Iterator[tuple[str, Tensor, Metrics]]:
+        """Yield (group, loss, metrics) for each update of a step."""
+
+
+class NotFinite(ArithmeticError):
+    """A loss became NaN or infinite."""
+
+
+class Trainer:
+    """A model, its optimizers, and the sums of its metrics since they were last read."""
+
+    def __init__(self, model: nn.Module, config: TrainConfig, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.step = 0
+        self.optimizers = {
+            name: torch.optim.Adam(
+                parameters, lr=config.lr, betas=(config.adam_beta1, 0.999), fused=device.type == "cuda"
+            )
+            for name, parameters in model.groups().items()  # type: ignore[operator]
+        }
+        self._sums: dict[str, Tensor] = {}
+        self._summed = 0
+
+    def train_step(self, frames: Tensor) -> None:
+        """Run one step on frames (B, 2, C, H, W) float32 in [0, 1]."""
+        self.model.train()
+        rate = self.config.lr_at(self.step)
+        losses = self.model.losses(frames, self.step)  # type: ignore[operator]
+        while True:
+            with self.autocast():
+                name, loss, metrics = next(losses, (None, None, {}))
+            if name is None:
+                break
+            optimizer = self.optimizers[name]
+            optimizer.param_groups[0]["lr"] = rate
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            self._add(metrics)
+        self._summed += 1
+        self.step += 1
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The context that models run in at this precision."""
+        if self.config.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def _add(self, metrics: Metrics) -> None:
+        for name, value in metrics.items():
+            value = value.detach().float()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+    def take_metrics(self) -> dict[str, float]:
+        """Return the mean of each metric since the last call.
+
+        Raises:
+            NotFinite: where one is NaN or infinite.
+        """
+        means = {name: value.item() / self._summed for name, value in self._sums.items()}
+        self._sums, self._summed = {}, 0
+        wrong = [name for name, value in means.items() if not math.isfinite(value)]
+        if wrong:
+            raise NotFinite(f"{', '.join(wrong)} is not finite by step {self.step}; try a lower --lr")
+        return means | {"lr": self.config.lr_at(self.step - 1)}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything besides the weights that the next step depends on, as tensors."""
+        flat = {f"metric.{name}": value for name, value in self._sums.items()}
+        flat["counts"] = torch.tensor([self.step, self._summed])
+        for group, optimizer in self.optimizers.items():
+            for number, values in optimizer.state_dict()["state"].items():
+                flat |= {f"adam.{group}.{number}.{name}": value for name, value in values.items()}
+        return {name: value.detach().cpu().contiguous().clone() for name, value in flat.items()}
+
+    def load_state(self, flat: dict[str, Tensor]) -> None:
+        """Take up a state that `state` returned."""
+        self.step, self._summed = (int(n) for n in flat["counts"])
+        self._sums = {n.removeprefix("metric."): v.to(self.device) for n, v in flat.items() if n.startswith("metric.")}
+        for group, optimizer in self.optimizers.items():
+            state: dict[int, dict[str, Tensor]] = {}
+            for name, value in flat.items():
+                if name.startswith(f"adam.{group}."):
+                    number, entry = name.removeprefix(f"adam.{group}.").split(".")
+                    state.setdefault(int(number), {})[entry] = value
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,52 @@
+"""Remote shards as local files: any fsspec URL is downloaded once into the user's cache.
+
+An entry is keyed by the whole URL and, where it is known, the content's SHA-256, which is checked on every use; two URLs
+with the same file name never share an entry.
+"""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+import fsspec
+import platformdirs
+
+from drnet.datasets.contract import DataError
+from drnet.pipelines.files import sha256_file, whole_file
+
+
+def cache_folder() -> Path:
+    """Return the user's cache folder of drnet (environment variable DRNET_CACHE, else the platform's)."""
+    return Path(os.environ.get("DRNET_CACHE") or platformdirs.user_cache_path("drnet"))
+
+
+def is_url(text: str) -> bool:
+    """Whether a location is a URL (`scheme://...`) and not a local path."""
+    return "://" in text
+
+
+def fetch(url: str, sha256: str | None = None) -> Path:
+    """Return a local file with the content of a URL, downloading it unless the cache has it.
+
+    Raises:
+        DataError: where it cannot be read, or its content is not the one with `sha256`.
+    """
+    key = hashlib.sha256(f"{url}\n{sha256 or ''}".encode()).hexdigest()
+    path = cache_folder() / "shards" / key[:32] / Path(url).name
+    if sha256 and path.exists() and sha256_file(path) == sha256:
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with fsspec.open(url, "rb") as source, whole_file(path) as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+    except ImportError as error:
+        raise DataError(f"{url}: {error}") from None
+    except FileNotFoundError:
+        raise DataError(f"{url}: not found") from None
+    except Exception as error:  # each file system of fsspec raises its own kinds
+        raise DataError(f"{url}: cannot be read ({type(error).__name__}: {error})") from None
+    if sha256 and sha256_file(path) != sha256:
+        path.unlink()
+        raise DataError(f"{url}: its content is not the one the manifest lists; verify the data set where it is stored")
+    return path

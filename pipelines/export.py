@@ -1,0 +1,213 @@
+"""Export features: content and pose of every frame of every clip, with all labels, into one HDF5 file.
+
+Axes: N clips, T frames (of the longest clip), C content_dim, P pose_dim. Shorter clips are padded; `length` says how far
+they go. Frames stream through, so memory does not grow with N.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from drnet.datasets.contract import SPLITS, DataError, Label
+from drnet.model import DrNet
+from drnet.pipelines.loader import to_device
+from drnet.pipelines.progress import Progress, Silent
+from drnet.pipelines.run import data_error_if_size_differs, load_run
+from drnet.pipelines.source import Collection, open_shards
+from drnet.pipelines.train import choose_device
+
+FEATURES_FORMAT = 1
+FRAMES_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class Features:
+    """A features file as arrays.
+
+    Attributes:
+        content: (N, T, C) float32. pose: (N, T, P) float32. Both 0 beyond a clip's length.
+        length: (N,) int32, frames of each clip.
+        key, split: (N,) str.
+        labels: (N,) or (N, T) by name; categories int64, numbers float64, -1 or NaN beyond a clip's length.
+        label_types: the labels' types.
+        attributes: format, hashes of checkpoint and manifest, and what the features come from.
+    """
+
+    content: NDArray[np.float32]
+    pose: NDArray[np.float32]
+    length: NDArray[np.int32]
+    key: NDArray[np.str_]
+    split: NDArray[np.str_]
+    labels: Mapping[str, NDArray[Any]]
+    label_types: Mapping[str, Label]
+    attributes: Mapping[str, Any]
+
+
+def load_features(path: Path) -> Features:
+    """Load a features file.
+
+    Raises:
+        DataError: where it is not one, or of another format version.
+    """
+    try:
+        file = h5py.File(path, "r")
+    except FileNotFoundError:
+        raise DataError(f"{path}: missing; `drnet export-features RUN --shards S --out {path}` writes it") from None
+    except OSError:
+        raise DataError(f"{path}: not an HDF5 file, or damaged; export the features again") from None
+    with file:
+        attributes = dict(file.attrs)
+        if attributes.get("format") != FEATURES_FORMAT:
+            found = attributes.get("format")
+            raise DataError(f"{path}: features of format {found!r} are not known; this version reads {FEATURES_FORMAT}")
+        labels = {name: data[:] for name, data in file["labels"].items()}
+        types = {name: _label_type(data.attrs) for name, data in file["labels"].items()}
+        return Features(
+            content=file["content"][:],
+            pose=file["pose"][:],
+            length=file["length"][:],
+            key=file["key"].asstr()[:].astype(np.str_),
+            split=file["split"].asstr()[:].astype(np.str_),
+            labels=labels,
+            label_types=types,
+            attributes=attributes,
+        )
+
+
+def _label_type(attributes: Mapping[str, Any]) -> Label:
+    names = tuple(str(name) for name in attributes["names"])
+    period = float(attributes["period"]) or None
+    return Label(attributes["kind"], attributes["time"] == "varying", names, attributes["unit"], period)
+
+
+def export_features(
+    run: Path, shards: str | Path, out: Path, device: str = "auto", progress: Progress | None = None
+) -> dict[str, int]:
+    """Write the features of all clips, of every split of the shards, to an HDF5 file.
+
+    Args:
+        run: the run folder; its newest checkpoint is used, in evaluation mode.
+        shards: folder, brace pattern or URL.
+        out: the file; it appears when it is whole.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        progress: told of each clip.
+
+    Returns:
+        Clips written, by split.
+
+    Raises:
+        ValueError: where the run or the shards are not right, or do not fit each other.
+    """
+    progress = progress or Silent()
+    chosen = choose_device(device)
+    model, checkpoint, config = load_run(run, str(chosen))
+    collection = open_shards(shards, SPLITS)
+    data_error_if_size_differs(config, collection.frame_shape)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    progress.start("exporting features", len(collection), "clips")
+    try:
+        with h5py.File(temporary, "w") as file:
+            writer = FeatureWriter(file, collection, model)
+            file.attrs["format"] = FEATURES_FORMAT
+            file.attrs["checkpoint_sha256"] = checkpoint.sha256
+            file.attrs["checkpoint_step"] = checkpoint.step
+            file.attrs["manifest_build"] = config["data"]["build"] or ""
+            file.attrs["order_key"] = collection.order_key
+            file.attrs["data_set"] = str(collection.manifest.about["data_set"]) if collection.manifest else ""
+            for key in ("split_key", "content_key"):
+                file.attrs[key] = str(collection.manifest.about[key]) if collection.manifest else ""
+            for first, clips in clip_groups(collection):
+                writer.write(first, clips, encode(model, clips, chosen))
+                progress.advance(len(clips))
+        temporary.replace(out)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    finally:
+        progress.stop()
+    return {split: sum(p.clips for p in collection.places if p.split == split) for split in SPLITS}
+
+
+def clip_groups(collection: Collection) -> Iterator[tuple[int, list[NDArray[np.uint8]]]]:
+    """Yield consecutive clips, of about `FRAMES_AT_ONCE` frames together, with the number of the first."""
+    group: list[NDArray[np.uint8]] = []
+    first = 0
+    for number in range(len(collection)):
+        group.append(collection.frames(number))
+        if sum(len(clip) for clip in group) >= FRAMES_AT_ONCE:
+            yield first, group
+            first, group = number + 1, []
+    if group:
+        yield first, group
+
+
+@torch.no_grad()
+def encode(
+    model: DrNet, clips: list[NDArray[np.uint8]], device: torch.device
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return content and pose of all frames of some clips, one after the other: (sum of T, C) and (sum of T, P)."""
+    frames = to_device(np.concatenate(clips), device).contiguous(memory_format=torch.channels_last)
+    content, pose = model.encode(frames)
+    return content.float().cpu().numpy(), pose.float().cpu().numpy()
+
+
+class FeatureWriter:
+    """The datasets of a features file, filled clip by clip."""
+
+    def __init__(self, file: h5py.File, collection: Collection, model: DrNet) -> None:
+        self.collection = collection
+        clips, frames = len(collection), longest(collection)
+        config = model.config
+
+        def feature(name: str, dim: int) -> h5py.Dataset:
+            return file.create_dataset(name, (clips, frames, dim), "f4", chunks=(1, frames, dim))
+
+        self.content, self.pose = feature("content", config.content_dim), feature("pose", config.pose_dim)
+        text = h5py.string_dtype()
+        self.key, self.split = (file.create_dataset(name, (clips,), text) for name in ("key", "split"))
+        self.length = file.create_dataset("length", (clips,), "i4")
+        self.labels = {}
+        group = file.create_group("labels")
+        for name, label in collection.label_types.items():
+            shape = (clips, frames) if label.varying else (clips,)
+            category = label.kind == "category"
+            data = group.create_dataset(name, shape, "i8" if category else "f8", fillvalue=-1 if category else np.nan)
+            data.attrs["kind"], data.attrs["time"] = label.kind, "varying" if label.varying else "static"
+            data.attrs.create("names", list(label.names), dtype=text)
+            data.attrs["unit"], data.attrs["period"] = label.unit, label.period or 0.0
+            self.labels[name] = data
+
+    def write(
+        self,
+        first: int,
+        clips: list[NDArray[np.uint8]],
+        features: tuple[NDArray[np.float32], NDArray[np.float32]],
+    ) -> None:
+        """Write consecutive clips from number `first` on."""
+        at = 0
+        for number, clip in enumerate(clips, first):
+            length = len(clip)
+            self.content[number, :length] = features[0][at : at + length]
+            self.pose[number, :length] = features[1][at : at + length]
+            self.key[number], self.split[number] = self.collection.sample(number).key, self.collection.split_of(number)
+            self.length[number] = length
+            labels = self.collection.labels(number)
+            for name, data in self.labels.items():
+                if self.collection.label_types[name].varying:
+                    data[number, :length] = labels[name]
+                else:
+                    data[number] = labels[name]
+            at += length
+
+
+def longest(collection: Collection) -> int:
+    """Return the number of frames of the longest clip."""
+    return max(collection.sample(number).length for number in range(len(collection)))

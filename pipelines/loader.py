@@ -1,0 +1,142 @@
+"""Stream planned batches from shards: a `webdataset.DataPipeline` whose first stage follows the plan.
+
+Axes: B batch, T time, H height, W width, C channels. Frames stay uint8 (..., H, W, C) until they are on the device.
+"""
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count, islice
+from typing import Any
+
+import numpy as np
+import torch
+import webdataset
+from numpy.typing import NDArray
+from torch import Tensor
+
+from drnet.pipelines.plan import Plan, frame_pairs
+from drnet.pipelines.source import Collection
+
+READ_AHEAD = 3  # batches read by the thread in advance
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's input.
+
+    Attributes:
+        step: the step it belongs to.
+        frames: (B, 2, H, W, C) uint8, x_t and x_t+k of each clip.
+        clips: (B,) int64, numbers in the collection.
+        times: (B, 2) int64, t and t + k.
+    """
+
+    step: int
+    frames: NDArray[np.uint8]
+    clips: NDArray[np.int64]
+    times: NDArray[np.int64]
+
+
+class PlannedFrames:
+    """The first stage: the frame pairs of a collection in the plan's order, as samples or as whole batches."""
+
+    def __init__(self, collection: Collection, plan: Plan, max_offset: int, start: int = 0) -> None:
+        if max_offset < 0:
+            raise ValueError(f"max offset {max_offset} is not allowed; it must be 0 or more")
+        self.collection, self.plan, self.max_offset, self.start = collection, plan, max_offset, start
+
+    def read(self, step: int, out: NDArray[np.uint8] | None = None) -> Batch:
+        """Read one step's batch, into `out` where it is given."""
+        planned = self.plan.batch(step)
+        places = [self.collection.locate(int(clip)) for clip in planned.clips]
+        lengths = [shard.sidecar.samples[index].length for shard, index in places]
+        times = frame_pairs(planned.raw, lengths, self.max_offset)
+        if out is None:
+            out = np.empty((len(places), 2, *self.collection.frame_shape), np.uint8)
+        for (shard, index), pair, place in zip(places, times.tolist(), out, strict=True):
+            shard.read_frames(index, pair, place)
+        return Batch(step, out, planned.clips, times)
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield batches from the first step on, without end."""
+        for step in count(self.start):
+            yield self.read(step)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield WebDataset samples: `__key__`, `__url__`, `npy` (2, H, W, C) uint8, `times` (2,), `clip`, `step`."""
+        for batch in self.batches():
+            for frames, clip, times in zip(batch.frames, batch.clips, batch.times, strict=True):
+                shard, index = self.collection.locate(int(clip))
+                key = shard.sidecar.samples[index].key
+                head = {"__key__": key, "__url__": str(shard.path)}
+                yield head | {"npy": frames, "times": times, "clip": int(clip), "step": batch.step}
+
+
+class FrameStream(webdataset.DataPipeline):  # type: ignore[misc]
+    """Training input as a `webdataset.DataPipeline`.
+
+    Iterating yields samples, and any WebDataset stages may be appended; they see and return samples with an `npy` field.
+    `batches` yields whole batches: straight from the shards where no stage was added, else collected from the samples.
+    """
+
+    def __init__(self, source: PlannedFrames, *stages: Any) -> None:
+        super().__init__(source, *stages)
+        self.source = source
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield batches without end, read ahead by one thread."""
+        plain = len(self.pipeline) == 1
+        return read_ahead(self.source.batches() if plain else self._collect())
+
+    def _collect(self) -> Iterator[Batch]:
+        samples = iter(self)
+        while chosen := list(islice(samples, self.source.plan.batch_size)):
+            frames = np.stack([sample["npy"] for sample in chosen])
+            clips = np.array([sample["clip"] for sample in chosen], np.int64)
+            times = np.stack([sample["times"] for sample in chosen])
+            yield Batch(chosen[0]["step"], frames, clips, times)
+
+
+def read_ahead(batches: Iterator[Batch], depth: int = READ_AHEAD) -> Iterator[Batch]:
+    """Yield from an iterator that runs in a thread, at most `depth` batches ahead; its errors are raised here."""
+    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(depth)
+    stop = threading.Event()
+
+    def put(item: Batch | BaseException | None) -> None:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            for batch in batches:
+                put(batch)
+                if stop.is_set():
+                    return
+            put(None)
+        except BaseException as error:  # handed to the consumer, who raises it
+            put(error)
+
+    thread = threading.Thread(target=work, daemon=True, name="read-ahead")
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join()
+
+
+def to_device(frames: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Move uint8 frames (..., H, W, C) to the device and return float32 (..., C, H, W) in [0, 1]."""
+    tensor = torch.from_numpy(frames)
+    if device.type == "cuda":
+        tensor = tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.movedim(-1, -3).float().div_(255)

@@ -1,0 +1,125 @@
+"""Pictures for people: contact sheets, swap grids, animations, curves. Frames are uint8 (..., H, W, C)."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from drnet.pipelines.files import write_whole
+
+Frames = NDArray[np.uint8]
+PAPER = 255  # background
+GAP = 2  # pixels between tiles
+
+
+def to_rgb(frames: Frames) -> Frames:
+    """Return frames with three channels."""
+    return np.repeat(frames, 3, axis=-1) if frames.shape[-1] == 1 else frames
+
+
+def enlarge(frames: Frames, factor: int) -> Frames:
+    """Repeat each pixel `factor` times in both directions."""
+    return frames.repeat(factor, axis=-3).repeat(factor, axis=-2)
+
+
+def tile(rows: Sequence[Sequence[Frames | None]], gap: int = GAP) -> Frames:
+    """Lay frames (H, W, C) of one size out in rows; None leaves a place empty."""
+    first = next(cell for row in rows for cell in row if cell is not None)
+    height, width = first.shape[:2]
+    columns = max(len(row) for row in rows)
+    sheet = np.full((len(rows) * (height + gap) + gap, columns * (width + gap) + gap, 3), PAPER, np.uint8)
+    for r, row in enumerate(rows):
+        for c, cell in enumerate(row):
+            if cell is not None:
+                top, left = gap + r * (height + gap), gap + c * (width + gap)
+                sheet[top : top + height, left : left + width] = to_rgb(cell)
+    return sheet
+
+
+def with_margins(sheet: Frames, top: str = "", left: Sequence[str] = (), size: int = 11) -> Frames:
+    """Write a title above a sheet and one text beside each of its evenly spaced rows."""
+    font = ImageFont.load_default(size)
+    longest = max((font.getlength(text) for line in left for text in line.split("\n")), default=0)
+    margin = int(longest) + 8 if left else 0
+    head = size + 8 if top else 0
+    width = max(sheet.shape[1] + margin, int(font.getlength(top)) + 8)
+    page = Image.new("RGB", (width, sheet.shape[0] + head), (PAPER,) * 3)
+    page.paste(Image.fromarray(sheet), (margin, head))
+    draw = ImageDraw.Draw(page)
+    draw.text((4, 3), top, fill=(0, 0, 0), font=font)
+    pitch = sheet.shape[0] / max(1, len(left))
+    for number, text in enumerate(left):
+        height = (size + 3) * (text.count("\n") + 1)
+        draw.multiline_text((4, head + (number + 0.5) * pitch - height / 2), text, fill=(0, 0, 0), font=font, spacing=3)
+    return np.asarray(page)
+
+
+def save_png(path: Path, sheet: Frames) -> None:
+    """Write a picture (H, W, 3)."""
+    buffer = io.BytesIO()
+    Image.fromarray(sheet).save(buffer, "PNG", optimize=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, buffer.getvalue())
+
+
+def save_gif(path: Path, sheets: Sequence[Frames], fps: float = 10) -> None:
+    """Write an animation of pictures (H, W, 3) that repeats for ever."""
+    images = [Image.fromarray(sheet) for sheet in sheets]
+    palette = [image.quantize(128, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE) for image in images]
+    buffer = io.BytesIO()
+    rest = palette[1:]
+    palette[0].save(buffer, "GIF", save_all=True, append_images=rest, duration=round(1000 / fps), loop=0, disposal=1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, buffer.getvalue())
+
+
+def swap_sheet(
+    content: Sequence[Frames],
+    pose: Sequence[Frames],
+    swapped: NDArray[np.uint8],
+    truth: Sequence[Sequence[Frames]] | None = None,
+) -> Frames:
+    """Lay a swap grid out: poses along the top, contents down the left, under each row the truth where it is known.
+
+    Args:
+        content: R frames; pose: K frames.
+        swapped: (R, K, H, W, C) uint8.
+        truth: R rows of K frames, or None.
+    """
+    rows: list[list[Frames | None]] = [[None, *pose]]
+    names = ["pose from"]
+    for number, frame in enumerate(content):
+        rows.append([frame, *swapped[number]])
+        names.append("swapped")
+        if truth is not None:
+            rows.append([None, *truth[number]])
+            names.append("truth")
+    return with_margins(tile(rows), "content from the first column, pose from the top row", names)
+
+
+def save_curves(
+    path: Path, series: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str, unit: str
+) -> None:
+    """Draw named curves (x, y) over training steps, logarithmic in y where all values are positive."""
+    from matplotlib.figure import Figure  # slow to import, and only needed here
+
+    figure = Figure(figsize=(6, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for name, (x, y) in series.items():
+        axes.plot(x, y, label=name, linewidth=1.2)
+    if all(value > 0 for _, y in series.values() for value in y):
+        axes.set_yscale("log")
+    axes.set(xlabel="step", ylabel=unit, title=title)
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    write_whole(path, buffer.getvalue())
+
+
+def unit_to_uint8(frames: NDArray[np.float32]) -> Frames:
+    """Frames in [0, 1] to uint8, rounded."""
+    return np.clip(np.rint(frames * 255), 0, 255).astype(np.uint8)

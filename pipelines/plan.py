@@ -1,0 +1,103 @@
+"""The order of training: a pure function of (order key, seed, step).
+
+Neither workers, ranks nor anything read before influences it, so a run resumes in constant time at any step.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drnet.datasets.draws import Words, integers, key_of, permutation, words
+
+WINDOW = 32  # shards whose clips are shuffled together, so that far away shards are still read in long runs
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """What one batch reads.
+
+    Attributes:
+        clips: (B,) int64, number of each position's clip in the collection.
+        raw: (B, 4) uint64, random words of each position.
+    """
+
+    clips: NDArray[np.int64]
+    raw: Words
+
+
+class Plan:
+    """An endless stream of epochs over a collection, cut into batches; a batch may span two epochs."""
+
+    def __init__(self, order_key: str, seed: int, counts: Sequence[int], batch_size: int) -> None:
+        """Make a plan.
+
+        Args:
+            order_key: of the shards in use.
+            seed: the user's.
+            counts: clips in each shard.
+            batch_size: of the global batch.
+
+        Raises:
+            ValueError: for a batch or a collection of fewer than two clips.
+        """
+        if batch_size < 2:
+            raise ValueError(f"batch size {batch_size} is not allowed; the discriminator needs at least 2 clips")
+        if sum(counts) < 2:
+            raise ValueError(f"{sum(counts)} clip is not enough to train on; at least 2 are needed")
+        self.order_key, self.seed, self.batch_size = order_key, seed, batch_size
+        self.counts = np.asarray(counts, np.int64)
+        self.clips = int(self.counts.sum())
+        self._firsts = np.concatenate([[0], np.cumsum(self.counts)])
+        self._epoch = lru_cache(maxsize=2)(self._shard_order)
+        self._window = lru_cache(maxsize=4)(self._clip_order)
+
+    def _shard_order(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Shards in the epoch's order, and where each window's clips start in it."""
+        shards = permutation(key_of(self.order_key, self.seed, "shards", epoch), len(self.counts))
+        windows = np.add.reduceat(self.counts[shards], np.arange(0, len(shards), WINDOW))
+        return shards, np.concatenate([[0], np.cumsum(windows)])
+
+    def _clip_order(self, epoch: int, window: int) -> NDArray[np.int64]:
+        """Clips of one window in the epoch's order."""
+        chosen = self._epoch(epoch)[0][window * WINDOW : (window + 1) * WINDOW]
+        clips = np.concatenate([np.arange(self._firsts[s], self._firsts[s + 1]) for s in chosen])
+        return clips[permutation(key_of(self.order_key, self.seed, "clips", epoch, window), len(clips))]
+
+    def order(self, first: int, count: int) -> NDArray[np.int64]:
+        """Return the clips of samples [first, first + count) of the endless stream."""
+        parts: list[NDArray[np.int64]] = []
+        at, end = first, first + count
+        while at < end:
+            epoch, place = divmod(at, self.clips)
+            _, starts = self._epoch(epoch)
+            window = int(np.searchsorted(starts, place, side="right")) - 1
+            clips = self._window(epoch, window)[place - starts[window] :][: end - at]
+            parts.append(clips)
+            at += len(clips)
+        return np.concatenate(parts)
+
+    def batch(self, step: int) -> BatchPlan:
+        """Return the plan of one step's batch."""
+        first = step * self.batch_size
+        raw = words(key_of(self.order_key, self.seed, "choices"), first, self.batch_size)
+        return BatchPlan(self.order(first, self.batch_size), raw)
+
+
+def frame_pairs(raw: Words, lengths: Sequence[int] | NDArray[np.int64], max_offset: int) -> NDArray[np.int64]:
+    """Draw the frames (t, t + k) of each position: t uniform over the clip, k uniform in [0, min(K, T - 1 - t)].
+
+    Args:
+        raw: (B, 4) random words.
+        lengths: (B,) frames of each clip.
+        max_offset: K of Sec. 3.
+
+    Returns:
+        (B, 2) int64.
+    """
+    length = np.asarray(lengths, np.int64)
+    first = integers(raw[:, 0], length)
+    offset = integers(raw[:, 1], np.minimum(max_offset, length - 1 - first) + 1)
+    return np.stack([first, first + offset], axis=1)

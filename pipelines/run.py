@@ -1,0 +1,201 @@
+"""A run folder: settings, metrics, checkpoints. Weights are safetensors, everything else is JSON; nothing is pickled.
+
+RUN/
+  config.json        everything resolved: model, training, data
+  metrics.jsonl      one line for every logged step
+  tensorboard/       event files
+  samples/           pictures made while it trains
+  checkpoints/00010000/{model,trainer}.safetensors, state.json
+  latest.json        the newest checkpoint's name
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from drnet.datasets.contract import DataError
+from drnet.model import DrNet, DrNetConfig
+from drnet.pipelines.files import pretty_json, read_json, sha256_file, sync_folder, write_whole
+from drnet.trainer import TrainConfig
+
+RUN_FORMAT = 1
+CONFIG, METRICS, LATEST = "config.json", "metrics.jsonl", "latest.json"
+FREE = ("steps", "device")  # may differ when a run is continued; everything else in its config may not
+
+
+class RunError(ValueError):
+    """Something about a run folder that the user can put right; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk.
+
+    Attributes:
+        folder: `checkpoints/<step>`.
+        step: steps trained.
+        sha256: of the weights file.
+    """
+
+    folder: Path
+    step: int
+    sha256: str
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """Return a run's settings. Raises RunError where there are none or they are of another format."""
+    if not (run / CONFIG).exists():
+        raise RunError(f"{run}: no run here ({CONFIG} is missing); `drnet train --shards S --out {run}` makes one")
+    config = read_json(run / CONFIG, "the run's settings")
+    if not isinstance(config, dict) or config.get("format") != RUN_FORMAT:
+        raise RunError(f"{run / CONFIG}: not a run of format {RUN_FORMAT}, the only one this version of drnet reads")
+    return config
+
+
+def settle_config(run: Path, config: Mapping[str, Any]) -> None:
+    """Write a new run's settings, or compare them with an existing run's.
+
+    Raises:
+        RunError: naming the setting that differs from the run that is to be continued.
+    """
+    if not (run / CONFIG).exists():
+        if run.exists() and any(run.iterdir()):
+            raise RunError(f"{run}: holds files that are not a run; choose an empty or new folder as --out")
+        run.mkdir(parents=True, exist_ok=True)
+        write_whole(run / CONFIG, pretty_json(config))
+        return
+    before, now = _flat(read_config(run)), _flat(config)
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name) and name.split(".")[-1] not in FREE:
+            old, new = before.get(name), now.get(name)
+            raise RunError(f"{run}: was started with {name} {old!r}, not {new!r}; use that, or another --out")
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
+
+
+def save_checkpoint(
+    run: Path, model: torch.nn.Module, trainer: Mapping[str, Tensor], state: Mapping[str, Any]
+) -> Checkpoint:
+    """Write a checkpoint so that it appears whole: a hidden folder, fsync, rename, then `latest.json`."""
+    name = f"{state['step']:08d}"
+    final, temporary = run / "checkpoints" / name, run / "checkpoints" / f".{name}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    weights = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
+    save_file(weights, temporary / "model.safetensors")
+    save_file(dict(trainer), temporary / "trainer.safetensors")
+    digest = sha256_file(temporary / "model.safetensors")
+    write_whole(temporary / "state.json", pretty_json({"format": RUN_FORMAT, **state, "sha256": digest}))
+    sync_folder(temporary)
+    shutil.rmtree(final, ignore_errors=True)
+    temporary.rename(final)
+    sync_folder(final.parent)
+    write_whole(run / LATEST, pretty_json({"latest": name}))
+    return Checkpoint(final, state["step"], digest)
+
+
+def drop_old_checkpoints(run: Path, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints, and what killed writers left."""
+    folder = run / "checkpoints"
+    for stale in folder.glob(".*.tmp"):
+        shutil.rmtree(stale)
+    for old in sorted(p for p in folder.iterdir() if p.name.isdigit())[:-keep]:
+        shutil.rmtree(old)
+
+
+def latest_checkpoint(run: Path) -> Checkpoint | None:
+    """Return the newest whole checkpoint, or None where there is none yet."""
+    folders = sorted(p for p in (run / "checkpoints").glob("*") if p.name.isdigit())
+    if not folders:
+        return None
+    state = read_json(folders[-1] / "state.json", "the checkpoint's state")
+    return Checkpoint(folders[-1], int(state["step"]), state["sha256"])
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file. Raises RunError in one line where it is missing or damaged."""
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise RunError(f"{path}: missing; copy the whole run folder, or train again") from None
+    except safetensors.SafetensorError as error:
+        raise RunError(f"{path}: damaged ({error}); delete this checkpoint to go on from the one before") from None
+
+
+def load_weights(model: torch.nn.Module, checkpoint: Checkpoint) -> None:
+    """Load a checkpoint's weights, strictly."""
+    path = checkpoint.folder / "model.safetensors"
+    weights = load_tensors(path)
+    if sha256_file(path) != checkpoint.sha256:
+        raise RunError(f"{path}: damaged (its SHA-256 differs); delete this checkpoint to go on from the one before")
+    try:
+        model.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise RunError(f"{path}: does not fit the model of {CONFIG} ({str(error).splitlines()[0]})") from None
+
+
+def load_run(run: Path, device: str = "cpu") -> tuple[DrNet, Checkpoint, dict[str, Any]]:
+    """Return a run's model in evaluation mode, the checkpoint it comes from, and the run's settings.
+
+    Args:
+        run: the run folder.
+        device: where the model goes.
+
+    Raises:
+        RunError: where there is no run or no checkpoint yet.
+    """
+    config = read_config(run)
+    checkpoint = latest_checkpoint(run)
+    if checkpoint is None:
+        raise RunError(f"{run}: no checkpoint yet; train it first with `drnet train --shards S --out {run}`")
+    model = DrNet(DrNetConfig(**config["model"]))
+    load_weights(model, checkpoint)
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.eval(), checkpoint, config
+
+
+def cut_metrics(run: Path, step: int) -> None:
+    """Drop logged lines after a step, and a line that was cut short: the run goes on from there."""
+    path = run / METRICS
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_bytes().splitlines(keepends=True):
+        try:
+            if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+                break
+        except (ValueError, KeyError):
+            break
+        kept.append(line)
+    write_whole(path, b"".join(kept))
+
+
+def read_metrics(run: Path) -> list[dict[str, float]]:
+    """Return the logged lines of a run."""
+    path = run / METRICS
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def train_config(config: Mapping[str, Any]) -> TrainConfig:
+    """Return the training settings of a run."""
+    return TrainConfig(**config["train"])
+
+
+def data_error_if_size_differs(config: Mapping[str, Any], shape: tuple[int, int, int]) -> None:
+    """Raise DataError where shards hold frames of another shape than a run was trained on."""
+    size, channels = config["model"]["size"], config["model"]["channels"]
+    if shape != (size, size, channels):
+        raise DataError(f"frames of {shape} do not fit this run, which was trained on {(size, size, channels)}")

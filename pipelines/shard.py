@@ -1,0 +1,250 @@
+"""A shard: a plain tar of clips, and the sidecar that says where each lies and what its bytes must be.
+
+One sample is `<key>.<npy|npy.zst>` (the frames) and `<key>.json` (labels). The tar is ustar with integer modification
+time 0, fixed owner and mode, so a shard's bytes depend on its clips alone.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from drnet.datasets.contract import Clip, DataError, Label
+from drnet.pipelines.codec import EXTENSIONS, Codec, encode, frame_checks
+from drnet.pipelines.files import canonical_json, read_json, sync_folder, whole_file, write_whole
+
+FORMAT = 1
+BLOCK = 512
+KEY = re.compile(r"[A-Za-z0-9_-]{1,80}")
+_HEX64 = re.compile(r"[0-9a-f]{64}")
+
+
+@lru_cache(maxsize=4)
+def _tar_template(mode: int = 0o644) -> tuple[bytes, int]:
+    """A ustar header of a regular file with empty name and size, and the sum of its bytes with a blank checksum."""
+    header = bytearray(BLOCK)
+    header[100:108] = b"%07o\0" % mode
+    header[108:116] = header[116:124] = b"0000000\0"
+    header[136:148] = b"00000000000\0"  # modification time 0
+    header[148:156] = b" " * 8
+    header[156:157] = b"0"
+    header[257:265] = b"ustar\x0000"
+    header[329:337] = header[337:345] = b"0000000\0"
+    return bytes(header), sum(header)
+
+
+def tar_header(name: str, size: int) -> bytes:
+    """Return the 512-byte ustar header of a regular member."""
+    template, total = _tar_template()
+    title, length = name.encode("ascii"), b"%011o\0" % size
+    if len(title) > 99 or size >= 8**11:
+        raise ValueError(f"member {name!r} of {size} bytes does not fit a ustar header")
+    checksum = b"%06o\0 " % (total + sum(title) + sum(length))
+    return b"".join((title, template[len(title) : 124], length, template[136:148], checksum, template[156:]))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A clip's place in its shard.
+
+    Attributes:
+        key: the sample's key.
+        item: the source item it was made from.
+        length: frames.
+        frames: offset and size in bytes of the member with the frames.
+        labels: offset and size of the member with the labels.
+        checks: CRC-32 of each frame, eight hexadecimal digits each (empty where unknown).
+    """
+
+    key: str
+    item: str
+    length: int
+    frames: tuple[int, int]
+    labels: tuple[int, int]
+    checks: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the sidecar's row."""
+        return {
+            "key": self.key,
+            "item": self.item,
+            "length": self.length,
+            "frames": list(self.frames),
+            "labels": list(self.labels),
+            "crc": self.checks,
+        }
+
+
+@dataclass(frozen=True)
+class Fate:
+    """How a source item ended: `written` (clips), or `filtered`, `failed` or `duplicate` (why)."""
+
+    split: str
+    item: str
+    fate: str
+    clips: int = 0
+    why: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the line of `accounting.jsonl`."""
+        row: dict[str, Any] = {"split": self.split, "item": self.item, "fate": self.fate, "clips": self.clips}
+        return row | ({"why": self.why} if self.why else {})
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What is known of a shard; written with it."""
+
+    build: str
+    name: str
+    split: str
+    codec: str
+    sha256: str
+    size: int
+    pixels: str  # SHA-256 over the frames' checks: equal for equal pixels, whatever the codec
+    samples: tuple[Sample, ...]
+    fates: tuple[Fate, ...] = field(default=())
+
+    @property
+    def frames(self) -> int:
+        """Frames in the shard."""
+        return sum(sample.length for sample in self.samples)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the sidecar file's content."""
+        return {
+            "format": FORMAT,
+            "build": self.build,
+            "shard": self.name,
+            "split": self.split,
+            "codec": self.codec,
+            "tar": {"sha256": self.sha256, "bytes": self.size},
+            "clips": len(self.samples),
+            "frames": self.frames,
+            "pixels": self.pixels,
+            "samples": [sample.to_json() for sample in self.samples],
+            "left_out": [fate.to_json() for fate in self.fates if fate.fate != "written"],
+        }
+
+
+def check_labels(clip: Clip, labels: Mapping[str, Label]) -> None:
+    """Raise ValueError where a clip's labels are not what its data set's `labels` declare: a builder's mistake."""
+    for name, label in labels.items():
+        if name not in clip.labels:
+            raise ValueError(f"{clip.key}: label {name!r} is missing")
+        value = clip.labels[name]
+        if label.varying and (not isinstance(value, list) or len(value) != len(clip.frames)):
+            raise ValueError(f"{clip.key}: label {name!r} must be a list of {len(clip.frames)} values")
+        if not label.varying and not isinstance(value, int | float):
+            raise ValueError(f"{clip.key}: label {name!r} must be a number, not {type(value).__name__}")
+
+
+class ShardWriter:
+    """Appends clips to an open file in shard format, and knows its sidecar at the end."""
+
+    def __init__(self, file: BinaryIO, codec: Codec, labels: Mapping[str, Label]) -> None:
+        self._file, self._codec, self._labels = file, codec, labels
+        self._digest, self._offset, self._last = hashlib.sha256(), 0, ""
+        self.samples: list[Sample] = []
+
+    def _write(self, *parts: bytes) -> None:
+        data = b"".join(parts)
+        self._file.write(data)
+        self._digest.update(data)
+        self._offset += len(data)
+
+    def _member(self, name: str, data: bytes) -> tuple[int, int]:
+        offset = self._offset + BLOCK
+        self._write(tar_header(name, len(data)), data, bytes(-len(data) % BLOCK))
+        return offset, len(data)
+
+    def append(self, clip: Clip, item: str) -> None:
+        """Write one clip. Raises ValueError for a key or labels that break the format: a builder's mistake."""
+        if not KEY.fullmatch(clip.key) or clip.key <= self._last:
+            raise ValueError(f"key {clip.key!r} is not allowed after {self._last!r}; keys match {KEY.pattern} and sort")
+        check_labels(clip, self._labels)
+        self._last = clip.key
+        frames = self._member(f"{clip.key}.{EXTENSIONS[self._codec]}", encode(clip.frames, self._codec))
+        text = json.dumps(clip.labels, separators=(",", ":"), allow_nan=False).encode()
+        labels = self._member(f"{clip.key}.json", text)
+        checks = frame_checks(clip.frames)
+        self.samples.append(Sample(clip.key, item, len(clip.frames), frames, labels, checks))
+
+    def finish(self, build: str, name: str, split: str, fates: Iterable[Fate]) -> Sidecar:
+        """End the archive and return its sidecar."""
+        self._write(bytes(2 * BLOCK))
+        pixels = pixel_hash(sample.checks for sample in self.samples)
+        digest = self._digest.hexdigest()
+        samples = tuple(self.samples)
+        return Sidecar(build, name, split, self._codec, digest, self._offset, pixels, samples, tuple(fates))
+
+
+def pixel_hash(checks: Iterable[str]) -> str:
+    """Return the SHA-256 over the clips' frame checks, one line a clip."""
+    return hashlib.sha256("".join(f"{check}\n" for check in checks).encode()).hexdigest()
+
+
+def sidecar_path(tar: Path) -> Path:
+    """Return the path of a shard's sidecar."""
+    return tar.with_suffix(".json")
+
+
+def publish(tar: Path, sidecar: Sidecar) -> None:
+    """Write the sidecar of a shard whose tar is about to take its final name."""
+    write_whole(sidecar_path(tar), canonical_json(sidecar.to_json()) + b"\n")
+
+
+def whole_shard(tar: Path, write: Any) -> Sidecar:
+    """Write a shard so that its final name appears last: temporary tar, fsync, sidecar, rename.
+
+    Args:
+        tar: final path.
+        write: called with the open temporary file; returns the sidecar.
+    """
+    with whole_file(tar) as file:
+        sidecar: Sidecar = write(file)
+        publish(tar, sidecar)
+    sync_folder(tar.parent)
+    return sidecar
+
+
+def _sample(row: Mapping[str, Any], limit: int) -> Sample:
+    """Read a sidecar's row; raises KeyError, TypeError or ValueError where it makes no sense."""
+    frames, labels = (int(x) for x in row["frames"]), (int(x) for x in row["labels"])
+    sample = Sample(row["key"], row["item"], int(row["length"]), (*frames,), (*labels,), row["crc"])  # type: ignore[arg-type]
+    inside = all(0 < offset and 0 <= size and offset + size <= limit for offset, size in (sample.frames, sample.labels))
+    if not (KEY.fullmatch(sample.key) and sample.length > 0 and inside and len(sample.checks) == 8 * sample.length):
+        raise ValueError(sample.key)
+    return sample
+
+
+def read_sidecar(tar: Path) -> Sidecar:
+    """Read and check the sidecar of a shard.
+
+    Raises:
+        DataError: where it is missing, damaged or of a newer format.
+    """
+    path = sidecar_path(tar)
+    row = read_json(path, "the shard's sidecar")
+    try:
+        check_format(row["format"], path)
+        size, digest = int(row["tar"]["bytes"]), row["tar"]["sha256"]
+        if not _HEX64.fullmatch(digest) or row["codec"] not in EXTENSIONS or row["shard"] != tar.name:
+            raise ValueError(digest)
+        samples = tuple(_sample(sample, size) for sample in row["samples"])
+        fates = tuple(Fate(f["split"], f["item"], f["fate"], f["clips"], f.get("why", "")) for f in row["left_out"])
+        return Sidecar(row["build"], tar.name, row["split"], row["codec"], digest, size, row["pixels"], samples, fates)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: the sidecar is damaged; delete the shard and run the build command again") from None
+
+
+def check_format(found: Any, path: Path) -> None:
+    """Raise DataError where a file's format version is not one this version reads."""
+    if found != FORMAT:
+        raise DataError(f"{path}: format {found!r} is not known; this version of drnet reads format {FORMAT}")

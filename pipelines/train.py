@@ -1,0 +1,299 @@
+"""Train a model on shards into a run folder, continue it, and stop it at any moment without loss."""
+
+import math
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+
+from drnet.datasets.contract import DataError
+from drnet.model import DrNet
+from drnet.pipelines.files import canonical_json
+from drnet.pipelines.loader import Batch, FrameStream, PlannedFrames, to_device
+from drnet.pipelines.pictures import save_png
+from drnet.pipelines.plan import Plan
+from drnet.pipelines.progress import Progress, Silent
+from drnet.pipelines.run import (
+    METRICS,
+    RUN_FORMAT,
+    Checkpoint,
+    RunError,
+    cut_metrics,
+    drop_old_checkpoints,
+    latest_checkpoint,
+    load_tensors,
+    load_weights,
+    save_checkpoint,
+    settle_config,
+)
+from drnet.pipelines.source import Collection, open_shards
+from drnet.pipelines.swaps import HeldOut, held_out
+from drnet.presets import preset
+from drnet.trainer import NotFinite, Trainer
+
+
+@dataclass(frozen=True)
+class Logging:
+    """What a run writes while it trains; none of it influences the weights.
+
+    Attributes:
+        log_every: steps between two lines of metrics.
+        checkpoint_every: steps between two checkpoints.
+        sample_every: steps between two pictures.
+        keep: newest checkpoints that stay.
+    """
+
+    log_every: int = 50
+    checkpoint_every: int = 1000
+    sample_every: int = 1000
+    keep: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("log_every", "checkpoint_every", "sample_every", "keep"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)} is not allowed; it must be at least 1")
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What a training command did."""
+
+    run: Path
+    checkpoint: Checkpoint
+    start: int
+    stopped: bool  # by a signal, before its last step
+    seconds: float
+    metrics: Mapping[str, float]
+
+
+def resolve(name: str, overrides: Mapping[str, Any], shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Return a run's complete settings: a preset, the user's changes, and what follows from the data.
+
+    Args:
+        name: of the preset.
+        overrides: values by field name, of the model or of the training; None leaves the preset's.
+        shape: (H, W, C) of the frames.
+
+    Raises:
+        ValueError: where a value or the frames' shape is not allowed.
+    """
+    chosen = preset(name)
+    height, width, channels = shape
+    if height != width:
+        raise DataError(f"frames of {height}x{width} are not allowed; the networks take square ones: build with --size")
+    given = {key: value for key, value in overrides.items() if value is not None}
+    model_fields = chosen.model.to_json().keys()
+    unknown = given.keys() - model_fields - chosen.train.to_json().keys()
+    if unknown:
+        raise ValueError(f"setting {sorted(unknown)[0]!r} is not known")
+    model = replace(
+        chosen.model, size=height, channels=channels, **{k: v for k, v in given.items() if k in model_fields}
+    )
+    train = replace(chosen.train, **{k: v for k, v in given.items() if k not in model_fields})
+    return {"preset": name, "model": model.to_json(), "train": train.to_json()}
+
+
+def train(
+    shards: str | Path,
+    run: Path,
+    preset_name: str = "mnist",
+    steps: int | None = None,
+    device: str = "auto",
+    overrides: Mapping[str, Any] | None = None,
+    logging: Logging | None = None,
+    progress: Progress | None = None,
+    stop: threading.Event | None = None,
+) -> TrainReport:
+    """Train DrNet, or continue a run to a larger step.
+
+    Args:
+        shards: folder, brace pattern or URL.
+        run: the run folder.
+        preset_name: a row of `drnet.presets.PRESETS`.
+        steps: absolute step to stop at; the preset's horizon by default. It influences nothing else.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        overrides: settings that differ from the preset's, by field name.
+        logging: what is written while it trains.
+        progress: told of each step.
+        stop: when set, training ends after the current step, with a checkpoint.
+
+    Raises:
+        ValueError: for settings that are not allowed, shards that are not right, or another run in the folder.
+    """
+    logging, progress, stop = logging or Logging(), progress or Silent(), stop or threading.Event()
+    collection = open_shards(shards)
+    settings = resolve(preset_name, overrides or {}, collection.frame_shape)
+    target = settings["train"]["horizon"] if steps is None else steps
+    if target < 1:
+        raise ValueError(f"steps {target} is not allowed; it must be at least 1")
+    config = {"format": RUN_FORMAT, **settings, "data": describe(collection)}
+    chosen = choose_device(device)
+    trainer = make_trainer(config, chosen)
+    settle_config(run, config)
+    start = restore(run, trainer)
+    session = Session(run, trainer, collection, logging, progress, held_out(shards, collection), config["data"])
+    began = time.monotonic()
+    if start < target:
+        cut_metrics(run, start)
+        session.run_to(target, stop)
+    checkpoint = latest_checkpoint(run)
+    assert checkpoint is not None, "a session ends with a checkpoint"
+    seconds = time.monotonic() - began
+    return TrainReport(run, checkpoint, start, trainer.step < target, seconds, session.last)
+
+
+def describe(collection: Collection) -> dict[str, Any]:
+    """Return what identifies the data of a run: no path, no tool version."""
+    manifest = collection.manifest
+    return {
+        "order_key": collection.order_key,
+        "clips": len(collection),
+        "frame_shape": list(collection.frame_shape),
+        "build": manifest.build if manifest else None,
+        "data_set": manifest.about["data_set"] if manifest else None,
+    }
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of a name; `auto` takes CUDA where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device {name!r} is not known; supported are auto, cpu, cuda and cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device {name!r} is not supported; use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {name!r} is not at hand: PyTorch sees no CUDA GPU; use --device cpu")
+    return device
+
+
+def make_trainer(config: Mapping[str, Any], device: torch.device) -> Trainer:
+    """Return a fresh model and its trainer; the weights depend on the seed alone."""
+    from drnet.model import DrNetConfig
+    from drnet.pipelines.run import train_config
+
+    settings = train_config(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        model = DrNet(DrNetConfig(**config["model"]))
+    return Trainer(model, settings, device)
+
+
+def restore(run: Path, trainer: Trainer) -> int:
+    """Load the newest checkpoint, where there is one; returns its step."""
+    checkpoint = latest_checkpoint(run)
+    if checkpoint is None:
+        return 0
+    load_weights(trainer.model, checkpoint)
+    trainer.load_state(load_tensors(checkpoint.folder / "trainer.safetensors"))
+    if trainer.step != checkpoint.step:
+        raise RunError(f"{checkpoint.folder}: its files are of different steps; delete it to go on from the one before")
+    return trainer.step
+
+
+class Session:
+    """One stretch of training: the loop, and what is written on the way."""
+
+    def __init__(
+        self,
+        run: Path,
+        trainer: Trainer,
+        collection: Collection,
+        logging: Logging,
+        progress: Progress,
+        samples: HeldOut,
+        data: Mapping[str, Any],
+    ) -> None:
+        self.run, self.trainer, self.logging, self.progress = run, trainer, logging, progress
+        self.samples, self.data = samples, data
+        config = trainer.config
+        self.plan = Plan(
+            collection.order_key, config.seed, [place.clips for place in collection.places], config.batch_size
+        )
+        self.collection = collection
+        self.last: dict[str, float] = {}
+
+    def run_to(self, target: int, stop: threading.Event) -> None:
+        """Train up to a step, or until told to stop; a checkpoint is written in either case."""
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+        start = self.trainer.step
+        source = PlannedFrames(self.collection, self.plan, self.trainer.config.max_offset, start)
+        writer = SummaryWriter(str(self.run / "tensorboard"), purge_step=start)
+        self.progress.start("training", target, "steps", done=start)
+        batches = FrameStream(source).batches()
+        try:
+            with (self.run / METRICS).open("a") as log:
+                for batch in islice(batches, target - start):
+                    self._step(batch, target, log, writer)
+                    if stop.is_set() and self.trainer.step < target:
+                        self._checkpoint()
+                        break
+        finally:
+            batches.close()  # type: ignore[attr-defined]
+            writer.close()
+            self.progress.stop()
+
+    def _step(self, batch: Batch, target: int, log: TextIO, writer: Any) -> None:
+        trainer, every = self.trainer, self.logging
+        began = time.perf_counter()
+        trainer.train_step(to_device(batch.frames, trainer.device))
+        self._rate(time.perf_counter() - began)
+        step = trainer.step
+        if step % every.log_every == 0:
+            self._log(step, log, writer)
+        if step % every.sample_every == 0 or step == target:
+            save_png(self.run / "samples" / f"{step:08d}.png", self.samples.grid(trainer.model, trainer.device))  # type: ignore[arg-type]
+        if step % every.checkpoint_every == 0 or step == target:
+            self._checkpoint()
+        self.progress.advance(1, **{name.split("/")[-1]: value for name, value in self.last.items() if "loss" in name})
+
+    def _rate(self, seconds: float) -> None:
+        self._seconds = getattr(self, "_seconds", 0.0) + seconds
+        self._timed = getattr(self, "_timed", 0) + 1
+
+    def _log(self, step: int, log: TextIO, writer: Any) -> None:
+        try:
+            metrics = self.trainer.take_metrics()
+        except NotFinite as error:
+            checkpoint = latest_checkpoint(self.run)
+            good = f"the last good checkpoint is {checkpoint.folder}" if checkpoint else "there is no checkpoint yet"
+            raise RunError(f"{error}; {good}") from None
+        self.last = metrics
+        rate = self._timed / self._seconds
+        self._seconds, self._timed = 0.0, 0
+        log.write(canonical_json({"step": step, **metrics, "time/steps_per_second": rate}).decode() + "\n")
+        log.flush()
+        for name, value in metrics.items():
+            writer.add_scalar(name, value, step)
+        if step % (10 * self.logging.log_every) == 0:
+            self.progress.note(health_line(step, metrics))
+
+    def _checkpoint(self) -> None:
+        trainer = self.trainer
+        state = {"step": trainer.step, "samples": trainer.step * trainer.config.batch_size, "data": dict(self.data)}
+        save_checkpoint(self.run, trainer.model, trainer.state(), state)
+        drop_old_checkpoints(self.run, self.logging.keep)
+
+
+def health_line(step: int, metrics: Mapping[str, float]) -> str:
+    """Say in one line how training goes, and warn of the ways it dies."""
+    error, baseline = metrics["loss/reconstruction"], metrics["baseline/mean_frame"]
+    line = (
+        f"step {step}: reconstruction {error:.4f} ({error / max(baseline, 1e-12):.2f} of the mean frame's), "
+        f"similarity {metrics['loss/similarity']:.2g}, discriminator accuracy {metrics['discriminator/accuracy']:.2f} "
+        f"(BCE {metrics['discriminator/bce']:.3f}, chance {math.log(2):.3f}), "
+        f"variance of pose {metrics['variance/pose']:.3f}, of content {metrics['variance/content']:.3f}"
+    )
+    if metrics["variance/pose"] < 1e-3:
+        line += "; the pose is nearly constant: try a smaller --beta"
+    if metrics["variance/content"] < 1e-3:
+        line += "; the content is nearly constant: try a smaller --alpha"
+    return line
