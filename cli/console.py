@@ -129,7 +129,8 @@ def stop_event() -> Iterator[tuple[threading.Event, list[int]]]:
             os._exit(128 + number)
         seen.append(number)
         event.set()
-        err.print("stopping after this step, with a checkpoint (again: at once, without one)", markup=False)
+        # Straight to the descriptor: a signal may arrive while the buffered stream is being written to.
+        os.write(2, b"stopping after this step, with a checkpoint (again: at once, without one)\n")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -1,5 +1,6 @@
 """`drnet data`: build data sets, and look at them."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,14 +13,39 @@ app = typer.Typer(help="Build data sets as WebDataset shards; inspect, verify an
 build_app = typer.Typer(help="Build a data set. To resume, run the same command again.", no_args_is_help=True)
 app.add_typer(build_app, name="build")
 
+
+class CodecName(StrEnum):
+    """Values of --codec."""
+
+    raw = "raw"
+    zstd = "zstd"
+
+
+class OverlapName(StrEnum):
+    """Values of --overlap."""
+
+    hide = "hide"
+    add = "add"
+
+
+class SplitName(StrEnum):
+    """Values of --split."""
+
+    train = "train"
+    test = "test"
+
+
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the data set; made where it is missing.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")]
-TestClips = Annotated[int | None, typer.Option(metavar="M", help="Clips of the test split.  [default: 10% of --clips]")]
-CodecName = Annotated[str, typer.Option("--codec", metavar="raw|zstd", help="raw: NPY; zstd: compressed NPY.")]
-PerShard = Annotated[
-    int | None, typer.Option(metavar="N", help="Clips in each shard.  [default: a sixteenth of --clips, at most 1000]")
+TestClips = Annotated[
+    int | None, typer.Option(metavar="M", min=0, help="Clips of the test split.  [default: 10% of --clips]")
 ]
-Workers = Annotated[int, typer.Option(metavar="N", help="Processes; the result is the same with any number.")]
+CodecOption = Annotated[CodecName, typer.Option("--codec", help="raw: NPY; zstd: compressed NPY.")]
+PerShard = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="Clips in each shard.  [default: a sixteenth of --clips, at most 1000]"),
+]
+Workers = Annotated[int, typer.Option(metavar="N", min=1, help="Processes; the result is the same with any number.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be built, and write nothing.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a data set.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -32,15 +58,15 @@ def mnist(
         str | None,
         typer.Option(metavar="DIR|optdigits", help="Folder with the four IDX files, or scikit-learn's own digits."),
     ] = None,
-    clips: Annotated[int, typer.Option(metavar="N", help="Clips of the train split.")] = 10_000,
+    clips: Annotated[int, typer.Option(metavar="N", min=1, help="Clips of the train split.")] = 10_000,
     test_clips: TestClips = None,
-    frames: Annotated[int, typer.Option(metavar="T", help="Frames of a clip.")] = 20,
-    size: Annotated[int, typer.Option(help="Height and width of the frames: 32, 64 or 128.")] = 64,
+    frames: Annotated[int, typer.Option(metavar="T", min=1, help="Frames of a clip.")] = 20,
+    size: Annotated[int, typer.Option(help="Height and width of the frames: a multiple of 16, 16 to 512.")] = 64,
     overlap: Annotated[
-        str, typer.Option(metavar="hide|add", help="The front digit hides the other, or both show.")
-    ] = "hide",
+        OverlapName, typer.Option(help="The front digit hides the other, or both show.")
+    ] = OverlapName.hide,
     seed: Seed = 0,
-    codec: CodecName = "zstd",
+    codec: CodecOption = CodecName.zstd,
     clips_per_shard: PerShard = None,
     workers: Workers = 1,
     dry_run: DryRun = False,
@@ -54,7 +80,7 @@ def mnist(
     from drnet.datasets.mnist import BouncingDigits
 
     _build(
-        BouncingDigits(source, clips, test_clips, frames, size, seed, overlap),
+        BouncingDigits(source, clips, test_clips, frames, size, seed, overlap.value),
         out,
         codec,
         clips_per_shard,
@@ -66,13 +92,13 @@ def mnist(
 @build_app.command()
 def chairs(
     out: Out,
-    clips: Annotated[int, typer.Option(metavar="N", help="Chairs of the train split.")] = 400,
+    clips: Annotated[int, typer.Option(metavar="N", min=1, help="Chairs of the train split.")] = 400,
     test_clips: TestClips = None,
-    frames: Annotated[int, typer.Option(metavar="T", help="Azimuths in a full turn.")] = 36,
+    frames: Annotated[int, typer.Option(metavar="T", min=1, help="Azimuths in a full turn.")] = 36,
     size: Annotated[int, typer.Option(help="Height and width of the frames: 32, 64, 128 or 256.")] = 64,
     elevation: Annotated[float, typer.Option(metavar="DEGREES", help="Of the camera above the seat.")] = 20.0,
     seed: Seed = 0,
-    codec: CodecName = "zstd",
+    codec: CodecOption = CodecName.zstd,
     clips_per_shard: PerShard = None,
     workers: Workers = 1,
     dry_run: DryRun = False,
@@ -86,18 +112,18 @@ def chairs(
     _build(Chairs(clips, test_clips, size, frames, elevation, seed), out, codec, clips_per_shard, workers, dry_run)
 
 
-def _build(data: DataSet, out: Path, codec: str, per_shard: int | None, workers: int, dry_run: bool) -> None:
+def _build(data: DataSet, out: Path, codec: CodecName, per_shard: int | None, workers: int, dry_run: bool) -> None:
     from drnet.pipelines.build import build, plan_build, refuse_other_build
 
-    plan = plan_build(data, codec, per_shard)  # type: ignore[arg-type]
+    plan = plan_build(data, codec.value, per_shard)
     if dry_run:
         refuse_other_build(out, plan)
         counts = ", ".join(f"{data.count(split)} {split}" for split in ("train", "test"))
         console.say(f"would write {len(plan.jobs)} shards with {counts} clips to {out} (build {plan.build[:12]})")
         return
     report = build(plan, out, workers, console.Bar())
-    for split, counts in report.counts.items():
-        console.say(f"{split}: " + ", ".join(f"{number} {fate}" for fate, number in counts.items()))
+    for split, counted in report.counts.items():
+        console.say(f"{split}: " + ", ".join(f"{number} {fate}" for fate, number in counted.items()))
     console.say(f"{report.written} shards written, {report.kept} kept: {out}")
     console.say(f"next: drnet data preview {out} --out preview.png")
 
@@ -121,9 +147,15 @@ def info(folder: Folder, as_json: AsJson = False) -> None:
     console.say_table("", ["split", "clips", "frames", "shards", "size"], rows)
     height, width, channels = found["frame_shape"]
     console.say(f"frames: {height}x{width}x{channels} uint8, codec {found['codec']}")
-    console.say("labels: " + ", ".join(f"{name} ({text})" for name, text in found["labels"].items()))
+    console.say("labels:")
+    for kind in dict.fromkeys(found["labels"].values()):
+        console.say(f"  {kind}: " + ", ".join(name for name, text in found["labels"].items() if text == kind))
     console.say(f"split by {found['split_key']}; content by {found['content_key']}")
     console.say("parameters: " + ", ".join(f"{k} {v}" for k, v in found["parameters"].items()))
+    for split, part in found["splits"].items():
+        console.say(f"{split} items: " + ", ".join(f"{number} {fate}" for fate, number in part["items"].items()))
+    for note in found["notes"]:
+        console.say(f"note: {note}")
     console.say(f"licence: {found['licence']}")
     console.say(f"cite: {found['citation']}")
 
@@ -153,9 +185,9 @@ def verify(
 
 @app.command()
 def preview(
-    folder: Folder,
+    folder: Annotated[str, typer.Argument(metavar="DIR|URL", help="A data set, or a pattern of its shards.")],
     out: Annotated[Path, typer.Option(metavar="x.png|x.gif", help="A contact sheet, or an animation.")],
-    split: Annotated[str, typer.Option(metavar="train|test", help="Which clips.")] = "train",
+    split: Annotated[SplitName, typer.Option(help="Which clips.")] = SplitName.train,
     clips: Annotated[int, typer.Option(metavar="N", min=1, help="How many clips.")] = 8,
     first: Annotated[int, typer.Option(metavar="I", min=0, help="Number of the first clip.")] = 0,
 ) -> None:
@@ -165,7 +197,7 @@ def preview(
     """
     from drnet.pipelines.inspect import preview_data
 
-    preview_data(folder, out, split, clips, first)
+    preview_data(folder, out, split.value, clips, first)
     console.say(f"wrote {out}")
 
 

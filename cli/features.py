@@ -1,7 +1,7 @@
 """`drnet export-features` and `drnet probe`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -35,6 +35,7 @@ def probe(
     Example: drnet probe features.h5 --out probe.json
     """
     from drnet.pipelines.files import pretty_json, write_whole
+    from drnet.pipelines.probe import SCORES, score_rows
     from drnet.pipelines.probe import probe as run_probe
 
     found = run_probe(features, console.Bar())
@@ -42,22 +43,10 @@ def probe(
         write_whole(out, pretty_json(found))
     if as_json:
         return console.say_json(found)
-    columns, rows = probe_table(found)
     console.say_table(
-        f"{features}: fitted on {found['clips']['fit']} train clips, scored on unseen ones", columns, rows
+        f"{features}: fitted on {found['clips']['fit']} train clips, scored on unseen ones", SCORES, score_rows(found)
     )
     for name, reason in found["left_out"].items():
         console.say(f"{name}: not probed, it {reason}")
     if out is not None:
         console.say(f"wrote {out}")
-
-
-def probe_table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return the columns and rows of a probe's table."""
-    columns = ["label", "score", "chance", "content linear", "content MLP", "pose linear", "pose MLP"]
-    rows = []
-    for name, row in found["labels"].items():
-        cells = [row[feature][kind] for feature in ("content", "pose") for kind in ("linear", "mlp")]
-        numbers = [f"{mean:.3f} ± {spread:.3f}" for mean, spread in cells]
-        rows.append([name, row["score"], f"{row['chance']:.3f}", *numbers])
-    return columns, rows

@@ -9,6 +9,7 @@ import typer
 
 import drnet
 from drnet.cli import console
+from drnet.cli.bench import app as bench_app
 from drnet.cli.data import app as data_app
 from drnet.cli.demo import demo
 from drnet.cli.features import export_features, probe
@@ -23,6 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data_app, name="data")
+app.add_typer(bench_app, name="bench")
 app.command()(train)
 app.command("export-features")(export_features)
 app.command()(probe)

@@ -105,11 +105,12 @@ def placed(mesh: Mesh, at: Point, pitch: float = 0.0, yaw: float = 0.0) -> Mesh:
 def normals(mesh: Mesh) -> Array:
     """Return the unit normals (V, 3) of a mesh: of the triangles at each point, weighted by area."""
     points, faces = mesh
-    a, b, c = (points[faces[:, i]] for i in range(3))
-    across = np.cross(b - a, c - a)
-    corner = faces.T.reshape(-1)
-    total = np.stack([np.bincount(corner, np.tile(across[:, i], 3), len(points)) for i in range(3)], axis=1)
-    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+    a, b, c = points[faces.T]
+    ab, ac = b - a, c - a
+    across = ab[:, [1, 2, 0]] * ac[:, [2, 0, 1]] - ab[:, [2, 0, 1]] * ac[:, [1, 2, 0]]
+    places = (faces.T[..., None] * 3 + np.arange(3)).reshape(-1)
+    total = np.bincount(places, np.broadcast_to(across, (3, *across.shape)).reshape(-1)).reshape(-1, 3)
+    return total / np.maximum(np.sqrt((total * total).sum(1, keepdims=True)), 1e-12)
 
 
 def joined(meshes: Sequence[Mesh]) -> Mesh:

@@ -64,7 +64,7 @@ class Chairs:
         notes=("generated shapes stand in for the SUNCG models of the paper",),
     )
     labels: Mapping[str, Label] = {
-        "chair": Label("number"),
+        "chair": Label("number", unit="id"),
         "style": Label("category", names=tuple(STYLES)),
         "elevation": Label("number", unit="degree"),
         "azimuth": Label("number", varying=True, unit="degree", period=360),
@@ -163,6 +163,32 @@ def _pybullet() -> ModuleType:
     return pybullet
 
 
+class Lent:
+    """One list, filled anew for every call of pybullet.
+
+    pybullet 3.2.7 never lets go of the lists given to createVisualShape, nor of the lists in them: with new ones each
+    chair would cost 0.3 MB for ever.
+    """
+
+    def __init__(self) -> None:
+        self._rows: list[list[float]] = []
+        self._whole: list[Any] = []
+
+    def of(self, values: NDArray[Any]) -> list[Any]:
+        """Return the values, (N,) or (N, 3), as a list that holds until the next call."""
+        if values.ndim == 1:
+            self._whole[:] = values.tolist()
+            return self._whole
+        self._rows += [[] for _ in range(len(values) - len(self._rows))]
+        for row, numbers in zip(self._rows, values.tolist(), strict=False):
+            row[:] = numbers
+        self._whole[:] = self._rows[: len(values)]
+        return self._whole
+
+
+POINTS, NORMALS, CORNERS = Lent(), Lent(), Lent()
+
+
 @functools.cache
 def _world() -> int:
     """Connect to this process's own world without a window. Every chair resets it, so that nothing is carried over."""
@@ -177,9 +203,9 @@ def _stand(chair: Chair, elevation: float) -> tuple[float, float]:
     for role, mesh in bodies.items():
         shape = p.createVisualShape(
             p.GEOM_MESH,
-            vertices=mesh[0].tolist(),
-            indices=mesh[1].reshape(-1).tolist(),
-            normals=normals(mesh).tolist(),
+            vertices=POINTS.of(mesh[0]),
+            indices=CORNERS.of(mesh[1].reshape(-1)),
+            normals=NORMALS.of(normals(mesh)),
             rgbaColor=(*chair.colours[role], 1),
             physicsClientId=world,
         )

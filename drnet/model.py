@@ -4,13 +4,14 @@ Axes: B batch, C channels, H height, W width. Frames are float32 in [0, 1].
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from drnet.networks import DcganDecoder, DcganEncoder, SceneDiscriminator, initialise_dcgan
 
@@ -27,11 +28,16 @@ class DrNetConfig:
         width: channels after an encoder's first convolution.
         alpha: weight of the similarity loss in Eq. 5.
         beta: weight of the adversarial losses in Eq. 5.
-        alpha_start: alpha at step 0; it grows to `alpha` geometrically over the first `alpha_warmup` steps (0: at once).
+        alpha_start: alpha at step 0; it grows to `alpha` geometrically over `alpha_warmup` steps (0: at once).
         beta_warmup: steps over which beta grows from 0 (0: at once).
-        similarity: `mean` over the content vector's entries, as the authors' code, or `sum`, as Eq. 2 is written.
+        similarity: `mean` over the content vector's entries, as the authors' code; `sum`, as Eq. 2 is written; or
+            `whitened`, in the metric of the batch's own covariance, so that no direction can satisfy it by shrinking (not
+            in the paper).
         detach_target: whether the second content vector of Eq. 2 receives no gradient (the authors' code).
         unit_norm: vectors of norm 1 (the paper) or BatchNorm and tanh (the authors' code).
+        centred: BatchNorm before the unit norm, in both encoders (not in the paper).
+        content_pooled: a content encoder that hardly sees where things are: wrapped borders, averaged map (not in the
+            paper).
         initialisation: `dcgan`, N(0, 0.02) as the authors' code, or `torch`, PyTorch's own.
     """
 
@@ -45,9 +51,11 @@ class DrNetConfig:
     alpha_start: float = 0.0
     alpha_warmup: int = 0
     beta_warmup: int = 0
-    similarity: Literal["mean", "sum"] = "mean"
+    similarity: Literal["mean", "sum", "whitened"] = "mean"
     detach_target: bool = False
     unit_norm: bool = True
+    centred: bool = False
+    content_pooled: bool = False
     initialisation: Literal["dcgan", "torch"] = "dcgan"
 
     def __post_init__(self) -> None:
@@ -55,8 +63,12 @@ class DrNetConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} is not allowed; it must be at least 1")
         for name in ("alpha", "beta", "alpha_start", "alpha_warmup", "beta_warmup"):
-            if not getattr(self, name) >= 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} {getattr(self, name)} is not allowed; it must be 0 or more")
+        for name, allowed in (("similarity", ("mean", "sum", "whitened")), ("initialisation", ("dcgan", "torch"))):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ValueError(f"{name} {value!r} is not allowed; supported are {' and '.join(allowed)}")
         if self.alpha_warmup and not (self.alpha_start > 0 and self.alpha > 0):
             raise ValueError(f"alpha_start {self.alpha_start} is not allowed with alpha_warmup; it must be above 0")
 
@@ -82,8 +94,9 @@ class DrNet(nn.Module):
         super().__init__()
         self.config = config
         encoder = (config.channels, config.size, config.width)
-        self.content_encoder = DcganEncoder(*encoder, config.content_dim, unit_norm=config.unit_norm)
-        self.pose_encoder = DcganEncoder(*encoder, config.pose_dim, unit_norm=config.unit_norm)
+        last = {"unit_norm": config.unit_norm, "centred": config.centred}
+        self.content_encoder = DcganEncoder(*encoder, config.content_dim, pooled=config.content_pooled, **last)
+        self.pose_encoder = DcganEncoder(*encoder, config.pose_dim, **last)
         self.decoder = DcganDecoder(*encoder, config.content_dim + config.pose_dim)
         self.discriminator = SceneDiscriminator(config.pose_dim)
         if config.initialisation == "dcgan":
@@ -104,10 +117,10 @@ class DrNet(nn.Module):
         return self.decoder(content, pose)
 
     def losses(self, frames: Tensor, step: int) -> Iterator[tuple[str, Tensor, Metrics]]:
-        """Yield each loss of one training step with the name of the parameter group that it updates, and its metrics.
+        """Yield each loss of a training step with the name of the parameter group that it updates, and its metrics.
 
-        The discriminator comes first: the caller updates it before asking for the main loss, which then sees the new one,
-        held constant (Sec. 3, "the discriminator C is updated while the other parts of the model are held constant").
+        The discriminator comes first: the caller updates it before asking for the main loss, which then sees the new
+        one, held constant (Sec. 3, "the discriminator C is updated while the other parts of the model are held constant").
         The pose vectors are computed once for both.
 
         Args:
@@ -126,7 +139,7 @@ class DrNet(nn.Module):
         other = self.discriminator(fixed_first, fixed_second.roll(1, 0))
         bce = 0.5 * (F.softplus(-same).mean() + F.softplus(other).mean())
         accuracy = 0.5 * ((same > 0).float().mean() + (other <= 0).float().mean())
-        # Adam is blind to the scale of a loss, so beta only switches this one on (Eq. 5 has it, the authors' code has not).
+        # Adam is blind to the scale of a loss, so the beta that Eq. 5 has here would change nothing.
         yield "discriminator", bce, {"discriminator/bce": bce.detach(), "discriminator/accuracy": accuracy}
 
         content = self.content_encoder(first)
@@ -151,11 +164,33 @@ class DrNet(nn.Module):
                 target = self.content_encoder(second)
         else:
             target = self.content_encoder(second)
+        if self.config.similarity == "whitened":
+            return whitened_distance(content, target)
         squared = (content - target).square()
         return squared.mean() if self.config.similarity == "mean" else squared.sum(1).mean()
 
     def _confusion(self, pose_first: Tensor, pose_second: Tensor) -> Tensor:
-        """Eq. 4: cross-entropy of the discriminator's answer on pairs of one clip with one half; both poses get gradients."""
+        """Eq. 4: cross-entropy of C's answer on pairs of one clip with one half; both poses get gradients."""
         held = {name: p.detach() for name, p in self.discriminator.named_parameters()}
         logit = torch.func.functional_call(self.discriminator, held, (pose_first, pose_second))
         return 0.5 * (F.softplus(-logit) + F.softplus(logit)).mean()
+
+
+def whitened_distance(first: Tensor, second: Tensor, ridge: float = 1e-3) -> Tensor:
+    """Mean squared Mahalanobis distance of pairs, over twice their length: 1 for unrelated ones, 0 for equal ones.
+
+    The metric is the inverse covariance of all 2B vectors, with gradient: scaling a direction down does not bring a
+    pair nearer, only making it agree does.
+
+    Args:
+        first, second: (B, D).
+        ridge: added to the covariance's diagonal, relative to its mean.
+    """
+    with torch.autocast(first.device.type, enabled=False):
+        both = torch.cat([first, second]).float()
+        centred = both - both.mean(0)
+        covariance = centred.T @ centred / len(both)  # (D, D)
+        diagonal = (ridge * covariance.diagonal().mean().detach() + 1e-8) * torch.eye(both.shape[1], device=both.device)
+        factor = torch.linalg.cholesky(covariance + diagonal)
+        white = torch.linalg.solve_triangular(factor, (first - second).float().T, upper=False)  # (D, B)
+    return white.square().sum(0).mean() / (2 * both.shape[1])

@@ -5,7 +5,7 @@ Axes: B batch, C channels, H height, W width (H = W = size). Frames are float32 
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 SLOPE = 0.2  # of the leaky ReLUs; the paper gives none, this is the authors' code's
 SIZES = (32, 64, 128, 256)
@@ -35,26 +35,44 @@ class DcganEncoder(nn.Module):
         width: channels after the first convolution.
         dim: length of the vector.
         unit_norm: whether the vector has norm 1 (the paper); otherwise BatchNorm and tanh (the authors' code).
+        centred: whether BatchNorm, without scale or shift, precedes the unit norm: vectors then differ in direction at
+            every scale of the losses, where otherwise they may shrink to one direction. Not in the paper.
+        pooled: whether the convolutions wrap around the borders and their last map is averaged before the vector: what
+            is seen then counts, and where it is hardly does. Not in the paper.
 
     Shapes: (B, C, H, W) in [0, 1] -> (B, dim).
     """
 
-    def __init__(self, channels: int, size: int, width: int, dim: int, *, unit_norm: bool = True) -> None:
+    def __init__(
+        self,
+        channels: int,
+        size: int,
+        width: int,
+        dim: int,
+        *,
+        unit_norm: bool = True,
+        centred: bool = False,
+        pooled: bool = False,
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        before = channels
+        before, padding = channels, "circular" if pooled else "zeros"
         for after in _widths(size, width):
-            layers += [nn.Conv2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after), nn.LeakyReLU(SLOPE)]
+            convolution = nn.Conv2d(before, after, 4, 2, 1, bias=False, padding_mode=padding)
+            layers += [convolution, nn.BatchNorm2d(after), nn.LeakyReLU(SLOPE)]
             before = after
+        if pooled:
+            layers.append(nn.AdaptiveAvgPool2d(1))
         self.features = nn.Sequential(*layers)
-        self.last = nn.Conv2d(before, dim, 4)
-        self.bound = None if unit_norm else nn.BatchNorm1d(dim)
+        self.last = nn.Conv2d(before, dim, 1 if pooled else 4)
+        self.unit_norm = unit_norm
+        self.norm = nn.BatchNorm1d(dim, affine=not unit_norm) if centred or not unit_norm else None
 
     def forward(self, frames: Tensor) -> Tensor:
-        vector = self.last(self.features(frames)).flatten(1)  # (B, dim)
-        if self.bound is None:
-            return F.normalize(vector.float(), dim=1)
-        return torch.tanh(self.bound(vector.float()))
+        vector = self.last(self.features(frames)).flatten(1).float()  # (B, dim)
+        if self.norm is not None:
+            vector = self.norm(vector)
+        return F.normalize(vector, dim=1) if self.unit_norm else torch.tanh(vector)
 
 
 class DcganDecoder(nn.Module):
@@ -98,16 +116,16 @@ class SceneDiscriminator(nn.Module):
         )
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        return self.layers(torch.cat([first, second], dim=1)).squeeze(1)
+        return self.layers(torch.cat([first, second], dim=1)).squeeze(1).float()  # a loss in bfloat16 has two digits
 
 
 def initialise_dcgan(module: nn.Module) -> None:
-    """Draw convolutions and linear layers from N(0, 0.02) and BatchNorm scales from N(1, 0.02), as the authors' code does."""
+    """Draw convolutions and linear layers from N(0, 0.02), BatchNorm scales from N(1, 0.02): the authors' code."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             nn.init.normal_(part.weight, 0.0, 0.02)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
-        elif isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+        elif isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d) and part.affine:
             nn.init.normal_(part.weight, 1.0, 0.02)
             nn.init.zeros_(part.bias)

@@ -1,8 +1,8 @@
 """The training step that serves every model: losses in turn, an optimizer for each, schedules over absolute steps.
 
 A model owns its losses. It has `groups()`, its parameters under the names of the losses that update them, and
-`losses(frames, step)`, which yields `(name, loss, metrics)`; each loss is back-propagated and its group updated before the
-next is asked for.
+`losses(frames, step)`, which yields `(name, loss, metrics)`; each loss is back-propagated and its group updated before
+the next is asked for.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from drnet.model import Metrics
 
 Precision = Literal["fp32", "bf16"]
+Update = tuple[str, Tensor, Metrics]  # parameter group, loss, metrics
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,12 @@ class TrainConfig:
                 raise ValueError(f"{name} {getattr(self, name)} is not allowed; it must be at least {least}")
         if not 0 < self.lr < math.inf:
             raise ValueError(f"lr {self.lr} is not allowed; it must be above 0")
-        if self.precision not in ("fp32", "bf16"):
-            raise ValueError(f"precision {self.precision!r} is not allowed; supported are fp32 and bf16")
+        if not 0 <= self.adam_beta1 < 1:
+            raise ValueError(f"adam_beta1 {self.adam_beta1} is not allowed; it must lie in [0, 1)")
+        for name, allowed in (("precision", ("fp32", "bf16")), ("schedule", ("constant", "cosine"))):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ValueError(f"{name} {value!r} is not allowed; supported are {' and '.join(allowed)}")
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as a plain dictionary."""
@@ -75,7 +80,7 @@ class Trainable(Protocol):
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """Parameters by the name of the loss that updates them."""
 
-    def losses(self, frames: Tensor, step: int) -> Iterator[tuple[str, Tensor, Metrics]]:
+    def losses(self, frames: Tensor, step: int) -> Iterator[Update]:
         """Yield (group, loss, metrics) for each update of a step."""
 
 
@@ -94,29 +99,30 @@ class Trainer:
             name: torch.optim.Adam(
                 parameters, lr=config.lr, betas=(config.adam_beta1, 0.999), fused=device.type == "cuda"
             )
-            for name, parameters in model.groups().items()  # type: ignore[operator]
+            for name, parameters in cast(Trainable, model).groups().items()
         }
         self._sums: dict[str, Tensor] = {}
-        self._summed = 0
+        self._counts: dict[str, int] = {}
 
     def train_step(self, frames: Tensor) -> None:
         """Run one step on frames (B, 2, C, H, W) float32 in [0, 1]."""
         self.model.train()
         rate = self.config.lr_at(self.step)
-        losses = self.model.losses(frames, self.step)  # type: ignore[operator]
-        while True:
-            with self.autocast():
-                name, loss, metrics = next(losses, (None, None, {}))
-            if name is None:
-                break
+        losses = cast(Trainable, self.model).losses(frames, self.step)
+        while (update := self._next(losses)) is not None:
+            name, loss, metrics = update
             optimizer = self.optimizers[name]
             optimizer.param_groups[0]["lr"] = rate
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             self._add(metrics)
-        self._summed += 1
         self.step += 1
+
+    def _next(self, losses: Iterator[Update]) -> Update | None:
+        """Compute the next loss of a step; None after the last. Only this part runs in reduced precision."""
+        with self.autocast():
+            return next(losses, None)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The context that models run in at this precision."""
@@ -128,37 +134,51 @@ class Trainer:
         for name, value in metrics.items():
             value = value.detach().float()
             self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._counts[name] = self._counts.get(name, 0) + 1
 
     def take_metrics(self) -> dict[str, float]:
-        """Return the mean of each metric since the last call.
+        """Return the mean of each metric, over the steps that had it since the last call.
 
         Raises:
             NotFinite: where one is NaN or infinite.
         """
-        means = {name: value.item() / self._summed for name, value in self._sums.items()}
-        self._sums, self._summed = {}, 0
-        wrong = [name for name, value in means.items() if not math.isfinite(value)]
-        if wrong:
-            raise NotFinite(f"{', '.join(wrong)} is not finite by step {self.step}; try a lower --lr")
+        means = {name: value.item() / self._counts[name] for name, value in self._sums.items()}
+        self._refuse([name for name, value in means.items() if not math.isfinite(value)])
+        self._sums, self._counts = {}, {}
         return means | {"lr": self.config.lr_at(self.step - 1)}
+
+    def check_finite(self) -> None:
+        """Raise NotFinite where a metric since the last `take_metrics`, or a weight, is NaN or infinite."""
+        values = self._sums | self.model.state_dict()
+        self._refuse([name for name, value in values.items() if not bool(value.isfinite().all())])
+
+    def _refuse(self, wrong: list[str]) -> None:
+        if wrong:
+            more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+            raise NotFinite(f"{', '.join(wrong[:3])}{more} not finite by step {self.step}; try a lower --lr")
 
     def state(self) -> dict[str, Tensor]:
         """Return everything besides the weights that the next step depends on, as tensors."""
-        flat = {f"metric.{name}": value for name, value in self._sums.items()}
-        flat["counts"] = torch.tensor([self.step, self._summed])
+        flat = {"step": torch.tensor(self.step)}
+        for name, value in self._sums.items():
+            flat |= {f"sum.{name}": value, f"count.{name}": torch.tensor(self._counts[name])}
         for group, optimizer in self.optimizers.items():
             for number, values in optimizer.state_dict()["state"].items():
                 flat |= {f"adam.{group}.{number}.{name}": value for name, value in values.items()}
         return {name: value.detach().cpu().contiguous().clone() for name, value in flat.items()}
 
     def load_state(self, flat: dict[str, Tensor]) -> None:
-        """Take up a state that `state` returned."""
-        self.step, self._summed = (int(n) for n in flat["counts"])
-        self._sums = {n.removeprefix("metric."): v.to(self.device) for n, v in flat.items() if n.startswith("metric.")}
+        """Take up a state that `state` returned, in the parameters' memory format (fused Adam takes no other)."""
+        self.step = int(flat["step"])
+        self._sums = {n.removeprefix("sum."): v.to(self.device) for n, v in flat.items() if n.startswith("sum.")}
+        self._counts = {name: int(flat[f"count.{name}"]) for name in self._sums}
         for group, optimizer in self.optimizers.items():
             state: dict[int, dict[str, Tensor]] = {}
+            parameters = optimizer.param_groups[0]["params"]
             for name, value in flat.items():
                 if name.startswith(f"adam.{group}."):
                     number, entry = name.removeprefix(f"adam.{group}.").split(".")
-                    state.setdefault(int(number), {})[entry] = value
+                    like = parameters[int(number)]
+                    laid_out = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+                    state.setdefault(int(number), {})[entry] = laid_out
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

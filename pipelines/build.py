@@ -1,36 +1,54 @@
 """Build a data set: plan the shards, write them in any order on any number of workers, then the manifest.
 
-A shard is a pure function of (data set, parameters, seed, shard number). Running a build again keeps the shards whose hash is
-right and writes the others, so any interruption is continued and the folder ends up the same.
+A shard is a pure function of (data set, parameters, seed, shard number). Running a build again keeps the shards
+whose hash is right and writes the others, so any interruption is continued and the folder ends up the same.
 """
 
 import fcntl
 import importlib.metadata
 import json
-import multiprocessing
 import os
-import signal
-import threading
+import re
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Generator, Iterator
+from concurrent.futures import Executor
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from drnet import __version__
 from drnet.datasets.contract import SPLITS, DataError, DataSet, ItemFailed, ItemFiltered, Split
 from drnet.pipelines.codec import EXTENSIONS, Codec
-from drnet.pipelines.files import canonical_json, remove_temporaries, sha256_file, sha256_of, whole_file, write_whole
+from drnet.pipelines.files import (
+    canonical_json,
+    is_temporary,
+    remove_temporaries,
+    sha256_file,
+    sha256_of,
+    sync_folder,
+    whole_file,
+    write_whole,
+)
 from drnet.pipelines.manifest import ACCOUNTING, MANIFEST, Manifest, ShardRow, read_manifest
 from drnet.pipelines.progress import Progress, Silent
-from drnet.pipelines.shard import FORMAT, Fate, ShardWriter, Sidecar, read_sidecar, sidecar_path, whole_shard
+from drnet.pipelines.shard import (
+    FORMAT,
+    Fate,
+    OtherFormat,
+    ShardWriter,
+    Sidecar,
+    read_sidecar,
+    sidecar_path,
+    whole_shard,
+)
+from drnet.pipelines.workers import in_any_order, local_pool
 
 TOOLS = ("numpy", "zstandard", "pybullet", "pillow", "decord")
 SHARDS_AIMED_AT = 16
 LARGEST_SHARD = 1000  # clips, unless the user asks for more
+_SIDECAR = re.compile(r"(train|test)-\d{6}\.json")
 
 
 @dataclass(frozen=True)
@@ -58,6 +76,12 @@ class BuildPlan:
     build: str
     jobs: tuple[Job, ...]
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Every file the build ends with."""
+        tars = [job.name for job in self.jobs]
+        return frozenset([*tars, *(sidecar_path(Path(tar)).name for tar in tars), MANIFEST, ACCOUNTING])
+
 
 @dataclass(frozen=True)
 class BuildReport:
@@ -76,7 +100,8 @@ def plan_build(data: DataSet, codec: Codec = "raw", clips_per_shard: int | None 
     Args:
         data: the data set.
         codec: `raw` or `zstd`.
-        clips_per_shard: items in each shard; by default a sixteenth of the train split, at most 1000. It influences the bytes.
+        clips_per_shard: items in each shard; by default a sixteenth of the train split, at most 1000. It
+            influences the bytes.
 
     Raises:
         DataError: where an argument is not allowed or the source is not as expected.
@@ -170,9 +195,12 @@ def build(
     try:
         with _locked(folder):
             refuse_other_build(folder, plan)
-            remove_temporaries(folder)
-            written = _run_jobs(plan, folder, workers, progress, executor)
-            manifest = _finish(plan, folder)
+            remove_temporaries(folder, plan.names)
+            try:
+                written = _run_jobs(plan, folder, workers, progress, executor)
+                manifest = _finish(plan, folder)
+            finally:
+                remove_temporaries(folder, plan.names)  # of workers that were ended
     except BaseException:
         if fresh and not any(folder.iterdir()):
             folder.rmdir()
@@ -185,100 +213,84 @@ def _run_jobs(plan: BuildPlan, folder: Path, workers: int, progress: Progress, e
     progress.start(f"building {plan.data.about.name}", sum(job.stop - job.start for job in plan.jobs), "clips")
     written = 0
     try:
-        if executor is None and workers == 1:
-            results: Iterator[tuple[Job, bool]] = ((job, write_shard(plan, job, folder)) for job in plan.jobs)
-        else:
-            results = _on_executor(plan, folder, executor or _local_pool(workers), owned=executor is None)
-        for job, fresh in results:
-            written += fresh
-            progress.advance(job.stop - job.start)
+        with closing(_results(plan, folder, workers, executor)) as results:
+            for job, fresh in results:
+                written += fresh
+                progress.advance(job.stop - job.start)
     finally:
         progress.stop()
     return written
 
 
-def _on_executor(plan: BuildPlan, folder: Path, executor: Executor, owned: bool) -> Iterator[tuple[Job, bool]]:
-    """Submit jobs with a bounded number in flight, so that memory does not grow with the plan."""
-    pending: dict[Future[bool], Job] = {}
-    jobs = iter(plan.jobs)
+def _results(
+    plan: BuildPlan, folder: Path, workers: int, executor: Executor | None
+) -> Generator[tuple[Job, bool], None, None]:
+    write = partial(write_shard, plan, folder=folder)
+    if executor is not None:
+        yield from in_any_order(write, plan.jobs, executor)
+    elif workers == 1:
+        yield from ((job, write(job)) for job in plan.jobs)
+    else:
+        with local_pool(workers) as pool:
+            yield from in_any_order(write, plan.jobs, pool)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
     try:
-        while True:
-            while len(pending) < 64 and (job := next(jobs, None)) is not None:
-                pending[executor.submit(write_shard, plan, job, folder)] = job
-            if not pending:
-                return
-            for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                yield pending.pop(future), future.result()
-    except BrokenProcessPool:
-        raise DataError("a worker process died (killed, or out of memory); run the same command again") from None
-    except BaseException:
-        for process in multiprocessing.active_children() if owned else ():
-            process.terminate()
-        raise
-    finally:
-        if owned:
-            executor.shutdown(wait=True, cancel_futures=True)
-            remove_temporaries(folder)
-
-
-def _local_pool(workers: int) -> Executor:
-    context = multiprocessing.get_context("spawn")  # fork is not safe beside the progress bar's thread
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(os.getpid(),))
-
-
-def _start_worker(parent: int) -> None:
-    """Leave interrupts to the parent, and end with it: a killed build must not go on writing."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            pause.wait(0.5)
-        os._exit(1)
-
-    pause = threading.Event()
-    threading.Thread(target=watch, daemon=True).start()
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        message = f"{folder}: another process is building into it; wait for it, or choose another --out"
+        raise DataError(message) from None
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process. The lock is on the folder itself: it leaves no file and ends with the process."""
+    """Hold the folder for this process. The lock is on the folder: it leaves no file and ends with the process."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(descriptor, folder)
         yield
-    except BlockingIOError:
-        raise DataError(
-            f"{folder}: another process is building into it; wait for it, or choose another --out"
-        ) from None
     finally:
         os.close(descriptor)
 
 
 def refuse_other_build(folder: Path, plan: BuildPlan) -> None:
-    """Raise DataError where a folder holds another build (a half-built one included) or files that are not a build's."""
+    """Raise DataError where a folder holds another build (a half-built one included) or files that are not a build's.
+
+    A file of this build's names that is damaged is written again, but only where another one shows that the folder is
+    this build's: a user's own `train-000000.tar` or `manifest.json` is never overwritten.
+    """
     if not folder.exists():
         return
-    names = {job.name for job in plan.jobs}
-    known = names | {sidecar_path(Path(name)).name for name in names} | {MANIFEST, ACCOUNTING}
-    if (folder / MANIFEST).exists():
-        found = read_manifest(folder)
-        if found.build != plan.build:
-            raise DataError(
-                f"{folder} holds another build ({_difference(found, plan)}); choose another --out, or delete it"
-            )
-    for tar in sorted(folder.glob("*.tar")):
-        if sidecar_path(tar).exists() and _build_of(tar) not in (plan.build, ""):
-            raise DataError(f"{folder} holds part of another build ({tar.name}); choose another --out, or delete it")
-    others = sorted(p.name for p in folder.iterdir() if p.name not in known and not p.name.endswith(".tmp"))
+    found = {path.name for path in folder.iterdir() if not is_temporary(path, plan.names)}
+    builds = _builds_in(folder, plan, found)
+    if MANIFEST in builds and builds[MANIFEST] not in ("", plan.build):
+        difference = _difference(read_manifest(folder), plan)
+        raise DataError(f"{folder} holds another build ({difference}); choose another --out, or delete it")
+    if part := next((name for name, build in builds.items() if build not in ("", plan.build)), None):
+        raise DataError(f"{folder} holds part of another build ({part}); choose another --out, or delete it")
+    others = found - plan.names
+    if plan.build not in builds.values():
+        others = found
     if others:
-        raise DataError(f"{folder} holds other files ({', '.join(others[:3])}); choose an empty or new folder as --out")
+        listed = ", ".join(sorted(others)[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        raise DataError(f"{folder} holds other files ({listed}); choose an empty or new folder as --out")
 
 
-def _build_of(tar: Path) -> str:
+def _builds_in(folder: Path, plan: BuildPlan, found: Collection[str]) -> dict[str, str]:
+    """Return the build id in the manifest and in each sidecar found; empty where it cannot be read."""
+    builds = {MANIFEST: _build_of(lambda: read_manifest(folder))} if MANIFEST in found else {}
+    sidecars = sorted(name for name in found if _SIDECAR.fullmatch(name))
+    return builds | {name: _build_of(partial(read_sidecar, folder / f"{name[:-5]}.tar")) for name in sidecars}
+
+
+def _build_of(read: Callable[[], Manifest | Sidecar]) -> str:
     try:
-        return read_sidecar(tar).build
+        return read().build
+    except OtherFormat:
+        raise
     except DataError:
-        return ""  # damaged: this build writes it again
+        return ""  # damaged
 
 
 def _difference(found: Manifest, plan: BuildPlan) -> str:
@@ -293,17 +305,16 @@ def _finish(plan: BuildPlan, folder: Path) -> Manifest:
     """Write the accounting and, last of all, the manifest. Existing ones with the right content stay untouched."""
     rows: dict[str, list[ShardRow]] = {split: [] for split in SPLITS}
     counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
-    path = folder / ACCOUNTING
-    with whole_file(path.with_name(f".{ACCOUNTING}.new.tmp")) as file:
+    last: dict[str, str] = {}
+    with whole_file(folder / ACCOUNTING, keep_same=True) as file:
         for job in plan.jobs:
             sidecar = read_sidecar(folder / job.name)
-            rows[job.split].append(
-                ShardRow(job.name, sidecar.sha256, sidecar.size, len(sidecar.samples), sidecar.frames)
-            )
+            last[job.split] = _check_order(sidecar, last.get(job.split, ""))
+            count = len(sidecar.samples)
+            rows[job.split].append(ShardRow(job.name, sidecar.sha256, sidecar.size, count, sidecar.frames))
             for fate in item_fates(plan.data, job, sidecar):
                 counts[job.split][fate.fate] += 1
                 file.write(json.dumps(fate.to_json()).encode() + b"\n")
-    _settle(path.with_name(f".{ACCOUNTING}.new.tmp"), path)
     about = asdict(plan.data.about)
     manifest = Manifest(
         build=plan.build,
@@ -315,20 +326,22 @@ def _finish(plan: BuildPlan, folder: Path) -> Manifest:
         splits={split: tuple(rows[split]) for split in SPLITS},
         sources=tuple({"name": s.name, "bytes": s.size, "sha256": s.sha256} for s in plan.data.sources()),
         accounting={split: dict(sorted(counts[split].items())) for split in SPLITS},
+        accounting_sha256=sha256_file(folder / ACCOUNTING),
         tools=tool_versions(),
     )
-    target = folder / MANIFEST
-    if not target.exists() or target.read_bytes() != manifest.to_bytes():
-        write_whole(target, manifest.to_bytes())
+    write_whole(folder / MANIFEST, manifest.to_bytes(), keep_same=True)
+    sync_folder(folder)
     return manifest
 
 
-def _settle(new: Path, path: Path) -> None:
-    """Move a new file into place unless the old one has the same bytes."""
-    if path.exists() and sha256_file(path) == sha256_file(new):
-        new.unlink()
-    else:
-        new.replace(path)
+def _check_order(sidecar: Sidecar, last: str) -> str:
+    """Return a shard's last key; raises ValueError where its first one does not come after the shard before."""
+    if not sidecar.samples:
+        return last
+    first = sidecar.samples[0].key
+    if first <= last:
+        raise ValueError(f"{sidecar.name}: key {first!r} is not allowed after {last!r}; keys sort in build order")
+    return sidecar.samples[-1].key
 
 
 def item_fates(data: DataSet, job: Job, sidecar: Sidecar) -> Iterator[Fate]:

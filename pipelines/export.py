@@ -19,12 +19,13 @@ from drnet.datasets.contract import SPLITS, DataError, Label
 from drnet.model import DrNet
 from drnet.pipelines.loader import to_device
 from drnet.pipelines.progress import Progress, Silent
-from drnet.pipelines.run import data_error_if_size_differs, load_run
+from drnet.pipelines.run import Checkpoint, data_error_if_size_differs, load_run
 from drnet.pipelines.source import Collection, open_shards
 from drnet.pipelines.train import choose_device
 
 FEATURES_FORMAT = 1
 FRAMES_AT_ONCE = 512
+ORIGIN = ("data_set", "split_key", "content_key")  # facts of the data set that a features file repeats
 
 
 @dataclass(frozen=True)
@@ -63,22 +64,30 @@ def load_features(path: Path) -> Features:
     except OSError:
         raise DataError(f"{path}: not an HDF5 file, or damaged; export the features again") from None
     with file:
-        attributes = dict(file.attrs)
-        if attributes.get("format") != FEATURES_FORMAT:
-            found = attributes.get("format")
+        found = _plain(file.attrs.get("format"))
+        if found != FEATURES_FORMAT:
             raise DataError(f"{path}: features of format {found!r} are not known; this version reads {FEATURES_FORMAT}")
-        labels = {name: data[:] for name, data in file["labels"].items()}
-        types = {name: _label_type(data.attrs) for name, data in file["labels"].items()}
-        return Features(
-            content=file["content"][:],
-            pose=file["pose"][:],
-            length=file["length"][:],
-            key=file["key"].asstr()[:].astype(np.str_),
-            split=file["split"].asstr()[:].astype(np.str_),
-            labels=labels,
-            label_types=types,
-            attributes=attributes,
-        )
+        try:
+            return _read(file)
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            raise DataError(f"{path}: damaged ({error}); export the features again") from None
+
+
+def _read(file: h5py.File) -> Features:
+    return Features(
+        content=file["content"][:],
+        pose=file["pose"][:],
+        length=file["length"][:],
+        key=file["key"].asstr()[:].astype(np.str_),
+        split=file["split"].asstr()[:].astype(np.str_),
+        labels={name: data[:] for name, data in file["labels"].items()},
+        label_types={name: _label_type(data.attrs) for name, data in file["labels"].items()},
+        attributes={name: _plain(value) for name, value in file.attrs.items()},
+    )
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _label_type(attributes: Mapping[str, Any]) -> Label:
@@ -116,14 +125,7 @@ def export_features(
     try:
         with h5py.File(temporary, "w") as file:
             writer = FeatureWriter(file, collection, model)
-            file.attrs["format"] = FEATURES_FORMAT
-            file.attrs["checkpoint_sha256"] = checkpoint.sha256
-            file.attrs["checkpoint_step"] = checkpoint.step
-            file.attrs["manifest_build"] = config["data"]["build"] or ""
-            file.attrs["order_key"] = collection.order_key
-            file.attrs["data_set"] = str(collection.manifest.about["data_set"]) if collection.manifest else ""
-            for key in ("split_key", "content_key"):
-                file.attrs[key] = str(collection.manifest.about[key]) if collection.manifest else ""
+            file.attrs.update(describe_origin(collection, checkpoint, config))
             for first, clips in clip_groups(collection):
                 writer.write(first, clips, encode(model, clips, chosen))
                 progress.advance(len(clips))
@@ -136,17 +138,30 @@ def export_features(
     return {split: sum(p.clips for p in collection.places if p.split == split) for split in SPLITS}
 
 
+def describe_origin(collection: Collection, checkpoint: Checkpoint, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a features file's attributes: its format, and what its content comes from (empty texts where unknown)."""
+    manifest = collection.manifest
+    return {
+        "format": FEATURES_FORMAT,
+        "checkpoint_sha256": checkpoint.sha256,
+        "checkpoint_step": checkpoint.step,
+        "trained_on_build": config["data"].get("build") or "",
+        "manifest_build": manifest.build if manifest else "",
+        "order_key": collection.order_key,
+        **{name: str(manifest.about[name]) if manifest else "" for name in ORIGIN},
+    }
+
+
 def clip_groups(collection: Collection) -> Iterator[tuple[int, list[NDArray[np.uint8]]]]:
     """Yield consecutive clips, of about `FRAMES_AT_ONCE` frames together, with the number of the first."""
     group: list[NDArray[np.uint8]] = []
-    first = 0
+    frames = 0
     for number in range(len(collection)):
         group.append(collection.frames(number))
-        if sum(len(clip) for clip in group) >= FRAMES_AT_ONCE:
-            yield first, group
-            first, group = number + 1, []
-    if group:
-        yield first, group
+        frames += len(group[-1])
+        if frames >= FRAMES_AT_ONCE or number + 1 == len(collection):
+            yield number + 1 - len(group), group
+            group, frames = [], 0
 
 
 @torch.no_grad()
@@ -154,9 +169,14 @@ def encode(
     model: DrNet, clips: list[NDArray[np.uint8]], device: torch.device
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return content and pose of all frames of some clips, one after the other: (sum of T, C) and (sum of T, P)."""
-    frames = to_device(np.concatenate(clips), device).contiguous(memory_format=torch.channels_last)
-    content, pose = model.encode(frames)
-    return content.float().cpu().numpy(), pose.float().cpu().numpy()
+    frames = np.concatenate(clips)
+    contents, poses = [], []
+    for first in range(0, len(frames), FRAMES_AT_ONCE):  # a single clip may be longer
+        part = to_device(frames[first : first + FRAMES_AT_ONCE], device)
+        content, pose = model.encode(part.contiguous(memory_format=torch.channels_last))
+        contents.append(content.float().cpu().numpy())
+        poses.append(pose.float().cpu().numpy())
+    return np.concatenate(contents), np.concatenate(poses)
 
 
 class FeatureWriter:

@@ -1,16 +1,19 @@
 """Files that are whole or not there: atomic writes, hashes, canonical JSON."""
 
+import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from drnet.datasets.contract import DataError
 
-TEMPORARY = ".tmp"  # ending of every file that is not whole yet
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+\.tmp")  # the name of every file that is not whole yet
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of writing, for which the system names no file
 JSON_LIMIT = 1 << 30  # bytes of the largest JSON file that is read
 
 
@@ -36,23 +39,41 @@ def sha256_file(path: Path) -> str:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file that takes the final name, by an atomic rename after fsync, only if the block succeeds."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+def whole_file(path: Path, keep_same: bool = False) -> Iterator[BinaryIO]:
+    """Open a temporary file that takes the final name, by an atomic rename after fsync, only if the block succeeds.
+
+    Args:
+        path: the final name.
+        keep_same: leave a file of the same content that is there already as it is, its time included.
+
+    Raises:
+        OSError: with the final name, also where the system names no file (a full disk).
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
+            sync(file)
+        if keep_same and path.exists() and sha256_file(path) == sha256_file(temporary):
+            temporary.unlink()
+        else:
+            temporary.replace(path)
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and (error.errno in NO_ROOM or error.filename in (str(temporary), temporary)):
+            error.filename, error.filename2 = str(path), None
         raise
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a small file atomically."""
-    with whole_file(path) as file:
+def sync(file: BinaryIO) -> None:
+    """Make what was written to a file durable."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def write_whole(path: Path, data: bytes, keep_same: bool = False) -> None:
+    """Write a small file atomically; see `whole_file`."""
+    with whole_file(path, keep_same) as file:
         file.write(data)
 
 
@@ -65,19 +86,25 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def remove_temporaries(folder: Path) -> int:
-    """Delete what killed writers left in a folder; returns how many files that were."""
-    stale = [path for path in folder.glob(f".*{TEMPORARY}") if path.is_file()]
+def is_temporary(path: Path, names: Container[str]) -> bool:
+    """Whether a path is what a killed writer leaves of a file with one of these names."""
+    match = _TEMPORARY.fullmatch(path.name)
+    return match is not None and match["name"] in names
+
+
+def remove_temporaries(folder: Path, names: Container[str]) -> int:
+    """Delete what killed writers left of files with these names; returns how many files that were."""
+    stale = [path for path in folder.iterdir() if is_temporary(path, names)]
     for path in stale:
         path.unlink(missing_ok=True)
     return len(stale)
 
 
-def read_json(path: Path, what: str) -> Any:
+def read_json(path: Path, what: str, remedy: str = "") -> Any:
     """Read a JSON file of bounded size.
 
     Raises:
-        DataError: where it is missing, too large or not JSON; `what` names it in the message.
+        DataError: where it is missing, too large or not JSON; `what` names it in the message, `remedy` is the way out.
     """
     try:
         size = path.stat().st_size
@@ -85,8 +112,12 @@ def read_json(path: Path, what: str) -> Any:
             raise DataError(f"{path}: {size} bytes is too large for {what}; at most {JSON_LIMIT} are read")
         return json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise DataError(f"{path}: {what} is missing") from None
+        raise DataError(f"{path}: {what} is missing{_way_out(remedy)}") from None
     except (ValueError, RecursionError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path}: {what} is not valid JSON; build the data set again") from None
+        raise DataError(f"{path}: {what} is not valid JSON{_way_out(remedy)}") from None
+
+
+def _way_out(remedy: str) -> str:
+    return f"; {remedy}" if remedy else ""

@@ -5,15 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from drnet.datasets.contract import DataError, Label
 from drnet.pipelines.manifest import read_manifest
 from drnet.pipelines.pictures import enlarge, save_gif, save_png, tile, to_rgb, with_margins
-from drnet.pipelines.source import open_shards
+from drnet.pipelines.source import Collection, open_shards
 
 SHEET_COLUMNS = 10  # frames of a clip on a contact sheet
 SMALLEST = 96  # pixels: smaller frames are enlarged to about this
 SHOWN_LABELS = 4
+LETTER = 7  # pixels, more than one takes on average: captions of changing numbers keep their width
+UNITS = {"degree": "°"}
 
 
 def describe_data(folder: Path) -> dict[str, Any]:
@@ -45,55 +48,91 @@ def describe_label(label: Label) -> str:
     time = "varying" if label.varying else "static"
     if label.kind == "category":
         return f"{time} category of {len(label.names)}"
-    return f"{time} number{f' in {label.unit}' if label.unit else ''}{f', period {label.period:g}' if label.period else ''}"
+    unit = " that only names (id)" if label.unit == "id" else f" in {label.unit}" if label.unit else ""
+    return f"{time} number{unit}{f', period {label.period:g}' if label.period else ''}"
 
 
-def caption(labels: Mapping[str, Any], types: Mapping[str, Label], time: int | None) -> str:
-    """Return a clip's first labels as lines of text: static ones, or at a time also varying ones."""
+def caption(labels: Mapping[str, Any], types: Mapping[str, Label], time: int | None) -> list[str]:
+    """Return a clip's most telling labels, one a line: categories, then numbers; never one that only names a thing.
+
+    Args:
+        labels: of the clip.
+        types: of the data set.
+        time: frame whose varying labels are told, before static numbers; None: static labels alone.
+    """
+    told = [
+        (label.kind == "number", not label.varying, name)
+        for name, label in types.items()
+        if name in labels and label.unit != "id" and not (label.varying and time is None)
+    ]
     lines = []
-    for name, label in types.items():
-        if name not in labels or (label.varying and time is None):
-            continue
-        value = labels[name][time] if label.varying else labels[name]
-        if label.kind == "category" and label.names:
-            value = label.names[int(value)]
-        lines.append(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}")
-    return "\n".join(lines[:SHOWN_LABELS])
+    for _, static, name in sorted(told, key=lambda row: row[:2])[:SHOWN_LABELS]:
+        value, label = labels[name] if static else labels[name][time], types[name]
+        text = label.names[int(value)] if label.kind == "category" else f"{value:.4g}"
+        lines.append(f"{name} {text}{UNITS.get(label.unit, '')}")
+    return lines
 
 
 def preview_data(folder: str | Path, out: Path, split: str = "train", clips: int = 8, first: int = 0) -> None:
     """Draw a contact sheet (`.png`, a row for each clip) or an animation (`.gif`) of some clips, with labels.
 
+    Args:
+        folder: of the data set, or anything else that `open_shards` takes.
+        out: picture to write.
+        split: which clips.
+        clips: how many of them.
+        first: number of the first one.
+
     Raises:
         DataError: where the split has no such clips, or the file name ends in neither.
     """
-    if out.suffix not in (".png", ".gif"):
-        raise DataError(
-            f"{out}: {out.suffix or 'no ending'} is not supported; use .png (contact sheet) or .gif (animation)"
-        )
+    draw = {".png": _contact_sheet, ".gif": _animation}.get(out.suffix.lower())
+    if draw is None:
+        ending = out.suffix or "no ending"
+        raise DataError(f"{out}: {ending} is not supported; use .png (contact sheet) or .gif (animation)")
     collection = open_shards(folder, [split])
-    if first >= len(collection):
-        raise DataError(f"clip {first} is not there: split {split} has {len(collection)} clips")
+    if not 0 <= first < len(collection):
+        raise DataError(f"clip {first} is not there: split {split} has {len(collection)} clips, numbered from 0")
     numbers = range(first, min(first + clips, len(collection)))
+    draw(collection, numbers, f"{folder}: {split}, clips {numbers[0]} to {numbers[-1]}", out)
+
+
+def _contact_sheet(collection: Collection, numbers: range, title: str, out: Path) -> None:
+    """Each clip's frames in a row, evenly spaced in time, with its key and labels beside it."""
+    rows, texts = [], []
+    for number in numbers:
+        video = collection.frames(number)
+        times = np.unique(np.linspace(0, len(video) - 1, SHEET_COLUMNS).round().astype(int))
+        rows.append([enlarge(video[time], _factor(video)) for time in times])
+        lines = caption(collection.labels(number), collection.label_types, None)
+        texts.append("\n".join([collection.sample(number).key, *lines]))
+    save_png(out, with_margins(tile(rows), f"{title}, frames in time from left to right", texts))
+
+
+def _animation(collection: Collection, numbers: range, title: str, out: Path) -> None:
+    """All clips beside each other; one that has ended shows its last frame."""
     videos = [collection.frames(number) for number in numbers]
     labels = [collection.labels(number) for number in numbers]
-    factor = max(1, SMALLEST // collection.frame_shape[0])
-    keys = [collection.sample(number).key for number in numbers]
-    if out.suffix == ".png":
-        chosen = [np.unique(np.linspace(0, len(v) - 1, SHEET_COLUMNS).round().astype(int)) for v in videos]
-        sheet = tile([[enlarge(video[t], factor) for t in times] for video, times in zip(videos, chosen, strict=True)])
-        texts = [f"{k}\n{caption(row, collection.label_types, None)}" for k, row in zip(keys, labels, strict=True)]
-        save_png(out, with_margins(sheet, f"{folder}: {split}, frames in time from left to right", texts))
-        return
+    longest = max(len(video) for video in videos)
+    texts = [
+        [caption(row, collection.label_types, min(time, len(video) - 1)) for time in range(longest)]
+        for video, row in zip(videos, labels, strict=True)
+    ]
+    width = max(len(line) for clip in texts for lines in clip for line in lines or [""])
+    columns = len(videos) if len(videos) < 4 else -(-len(videos) // 2)
     sheets = []
-    for time in range(max(len(video) for video in videos)):
-        now = [min(time, len(video) - 1) for video in videos]
-        cells = [
-            with_margins(to_rgb(enlarge(video[t], factor)), caption(row, collection.label_types, t).split("\n")[0])
-            for video, row, t in zip(videos, labels, now, strict=True)
-        ]
-        width = max(cell.shape[1] for cell in cells)
-        cells = [np.pad(c, ((0, 0), (0, width - c.shape[1]), (0, 0)), constant_values=255) for c in cells]
-        half = -(-len(cells) // 2)
-        sheets.append(tile([cells[:half], cells[half:]] if len(cells) > 3 else [cells]))
+    for time in range(longest):
+        cells = []
+        for video, lines in zip(videos, texts, strict=True):
+            cell = to_rgb(enlarge(video[min(time, len(video) - 1)], _factor(video)))
+            for line in reversed(lines[time]):
+                cell = with_margins(cell, line)
+            cells.append(cell)
+        wide = max(width * LETTER, *(cell.shape[1] for cell in cells))
+        padded = [np.pad(c, ((0, 0), (0, wide - c.shape[1]), (0, 0)), constant_values=255) for c in cells]
+        sheets.append(tile([padded[at : at + columns] for at in range(0, len(padded), columns)]))
     save_gif(out, sheets)
+
+
+def _factor(video: NDArray[np.uint8]) -> int:
+    return max(1, SMALLEST // video.shape[1])

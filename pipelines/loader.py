@@ -5,7 +5,7 @@ Axes: B batch, T time, H height, W width, C channels. Frames stay uint8 (..., H,
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 import webdataset
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
 
 from drnet.pipelines.plan import Plan, frame_pairs
 from drnet.pipelines.source import Collection
@@ -39,10 +40,15 @@ class Batch:
     times: NDArray[np.int64]
 
 
-class PlannedFrames:
-    """The first stage: the frame pairs of a collection in the plan's order, as samples or as whole batches."""
+class PlannedFrames(IterableDataset[dict[str, Any]]):
+    """The first stage: the frame pairs of a collection in the plan's order, as samples or as whole batches.
+
+    In a worker of a DataLoader (or `webdataset.WebLoader`) it reads every n-th batch, so that a loader that collects
+    batches of the plan's size returns them in the plan's order with any number of workers.
+    """
 
     def __init__(self, collection: Collection, plan: Plan, max_offset: int, start: int = 0) -> None:
+        super().__init__()
         if max_offset < 0:
             raise ValueError(f"max offset {max_offset} is not allowed; it must be 0 or more")
         self.collection, self.plan, self.max_offset, self.start = collection, plan, max_offset, start
@@ -61,7 +67,9 @@ class PlannedFrames:
 
     def batches(self) -> Iterator[Batch]:
         """Yield batches from the first step on, without end."""
-        for step in count(self.start):
+        worker = get_worker_info()
+        first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        for step in count(self.start + first, stride):
             yield self.read(step)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -74,10 +82,10 @@ class PlannedFrames:
                 yield head | {"npy": frames, "times": times, "clip": int(clip), "step": batch.step}
 
 
-class FrameStream(webdataset.DataPipeline):  # type: ignore[misc]
+class FrameStream(webdataset.DataPipeline):
     """Training input as a `webdataset.DataPipeline`.
 
-    Iterating yields samples, and any WebDataset stages may be appended; they see and return samples with an `npy` field.
+    Iterating yields samples; any WebDataset stages may be appended: they see and return samples with an `npy` field.
     `batches` yields whole batches: straight from the shards where no stage was added, else collected from the samples.
     """
 
@@ -85,8 +93,8 @@ class FrameStream(webdataset.DataPipeline):  # type: ignore[misc]
         super().__init__(source, *stages)
         self.source = source
 
-    def batches(self) -> Iterator[Batch]:
-        """Yield batches without end, read ahead by one thread."""
+    def batches(self) -> Generator[Batch, None, None]:
+        """Yield batches without end, read ahead by one thread; closing ends it."""
         plain = len(self.pipeline) == 1
         return read_ahead(self.source.batches() if plain else self._collect())
 
@@ -99,7 +107,7 @@ class FrameStream(webdataset.DataPipeline):  # type: ignore[misc]
             yield Batch(chosen[0]["step"], frames, clips, times)
 
 
-def read_ahead(batches: Iterator[Batch], depth: int = READ_AHEAD) -> Iterator[Batch]:
+def read_ahead(batches: Iterator[Batch], depth: int = READ_AHEAD) -> Generator[Batch, None, None]:
     """Yield from an iterator that runs in a thread, at most `depth` batches ahead; its errors are raised here."""
     ready: queue.Queue[Batch | BaseException | None] = queue.Queue(depth)
     stop = threading.Event()

@@ -1,4 +1,4 @@
-"""`manifest.json`: what a data set is, and which shards it has. It is written last, so it exists only for a whole build."""
+"""`manifest.json`: what a data set is, and which shards it has. Written last, it exists only for a whole build."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from drnet.datasets.contract import DataError, Label
+from drnet.pipelines.codec import EXTENSIONS
 from drnet.pipelines.files import canonical_json, pretty_json, read_json, sha256_of
 from drnet.pipelines.shard import FORMAT, check_format
 
@@ -49,6 +50,7 @@ class Manifest:
         splits: shard rows of each split, in order.
         sources: the raw files' names, bytes and SHA-256.
         accounting: for each split, how many source items ended in which way.
+        accounting_sha256: of `accounting.jsonl`, which has a line for each item.
         tools: versions of what wrote it.
     """
 
@@ -61,6 +63,7 @@ class Manifest:
     splits: Mapping[str, tuple[ShardRow, ...]]
     sources: tuple[Mapping[str, Any], ...]
     accounting: Mapping[str, Mapping[str, int]]
+    accounting_sha256: str
     tools: Mapping[str, str]
 
     def to_json(self) -> dict[str, Any]:
@@ -84,6 +87,7 @@ class Manifest:
             "splits": splits,
             "sources": [dict(row) for row in self.sources],
             "accounting": {split: dict(counts) for split, counts in self.accounting.items()},
+            "accounting_sha256": self.accounting_sha256,
             "tools": dict(self.tools),
         }
         return body | {"checksum": sha256_of(canonical_json(body))}
@@ -97,26 +101,27 @@ class Manifest:
         return sum(row.clips for row in self.splits.get(split, ()))
 
 
-ABOUT_KEYS = ("data_set", "version", "title", "licence", "citation", "notes", "split_key", "content_key")
+ABOUT_KEYS = ("data_set", "version", "title", "licence", "citation", "split_key", "content_key", "notes")
 
 
 def read_manifest(folder: Path) -> Manifest:
     """Read and check the manifest of a data set.
 
     Raises:
-        DataError: where it is missing (an unfinished build), damaged, or of another format version.
+        DataError: where it is missing (an unfinished build) or damaged.
+        OtherFormat: where it is of another format version.
     """
     path = folder / MANIFEST
     if not path.exists():
         hint = "the build is not complete; run the same build command again" if any(folder.glob("*.tar")) else ""
         raise DataError(f"{path} is missing: {hint or 'this is not a data set built by drnet'}")
-    body = read_json(path, "the manifest")
+    body = read_json(path, "the manifest", "run the build again")
     if not isinstance(body, dict) or "format" not in body:
-        raise DataError(f"{path}: this is not a manifest; build the data set again")
+        raise DataError(f"{path}: this is not a manifest of drnet")
     check_format(body["format"], path)
     checksum = body.pop("checksum", "")
     if sha256_of(canonical_json(body)) != checksum:
-        raise DataError(f"{path}: its checksum does not match; it was changed after the build: run the build again")
+        raise DataError(f"{path}: its checksum does not match, so it was changed after the build; run the build again")
     try:
         return _parse(body)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -129,8 +134,10 @@ def _parse(body: Mapping[str, Any]) -> Manifest:
         for split, part in body["splits"].items()
     }
     for row in (row for part in rows.values() for row in part):
-        if Path(row.name).name != row.name or not row.name.endswith(".tar") or row.size < 0:
+        if Path(row.name).name != row.name or not row.name.endswith(".tar") or min(row.size, row.clips, row.frames) < 0:
             raise ValueError(row.name)
+    if body["codec"] not in EXTENSIONS:
+        raise ValueError(body["codec"])
     height, width, channels = (int(n) for n in body["frame_shape"])
     return Manifest(
         build=body["build"],
@@ -142,6 +149,7 @@ def _parse(body: Mapping[str, Any]) -> Manifest:
         splits=rows,
         sources=tuple(body["sources"]),
         accounting=body["accounting"],
+        accounting_sha256=body["accounting_sha256"],
         tools=body["tools"],
     )
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from drnet.datasets.draws import Words, integers, key_of, permutation, words
 
+FEWEST = 4  # clips, in the collection and in a batch, with which no shuffling can force a clip beside itself
 WINDOW = 32  # shards whose clips are shuffled together, so that far away shards are still read in long runs
 
 
@@ -20,7 +21,8 @@ class BatchPlan:
     """What one batch reads.
 
     Attributes:
-        clips: (B,) int64, number of each position's clip in the collection.
+        clips: (B,) int64, number of each position's clip in the collection; never that of the position before it (for
+            the first: the last), so that a cyclic shift by one pairs no clip with itself.
         raw: (B, 4) uint64, random words of each position.
     """
 
@@ -41,7 +43,7 @@ class Plan:
             batch_size: of the global batch.
 
         Raises:
-            ValueError: for a batch or a collection of fewer than two clips.
+            ValueError: for a batch or a collection of fewer than two clips, or an odd batch of two clips.
         """
         if batch_size < 2:
             raise ValueError(f"batch size {batch_size} is not allowed; the discriminator needs at least 2 clips")
@@ -50,18 +52,24 @@ class Plan:
         self.order_key, self.seed, self.batch_size = order_key, seed, batch_size
         self.counts = np.asarray(counts, np.int64)
         self.clips = int(self.counts.sum())
+        if self.clips == 2 and batch_size % 2:
+            raise ValueError(f"batch size {batch_size} is not allowed with 2 clips; it must be even")
+        # In a tiny batch or collection, epochs of different order may put one clip at most of the places.
+        self._reshuffled = min(self.clips, batch_size) >= FEWEST
         self._firsts = np.concatenate([[0], np.cumsum(self.counts)])
         self._epoch = lru_cache(maxsize=2)(self._shard_order)
         self._window = lru_cache(maxsize=4)(self._clip_order)
 
     def _shard_order(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Shards in the epoch's order, and where each window's clips start in it."""
+        epoch = epoch if self._reshuffled else 0
         shards = permutation(key_of(self.order_key, self.seed, "shards", epoch), len(self.counts))
         windows = np.add.reduceat(self.counts[shards], np.arange(0, len(shards), WINDOW))
         return shards, np.concatenate([[0], np.cumsum(windows)])
 
     def _clip_order(self, epoch: int, window: int) -> NDArray[np.int64]:
         """Clips of one window in the epoch's order."""
+        epoch = epoch if self._reshuffled else 0
         chosen = self._epoch(epoch)[0][window * WINDOW : (window + 1) * WINDOW]
         clips = np.concatenate([np.arange(self._firsts[s], self._firsts[s + 1]) for s in chosen])
         return clips[permutation(key_of(self.order_key, self.seed, "clips", epoch, window), len(clips))]
@@ -83,7 +91,22 @@ class Plan:
         """Return the plan of one step's batch."""
         first = step * self.batch_size
         raw = words(key_of(self.order_key, self.seed, "choices"), first, self.batch_size)
-        return BatchPlan(self.order(first, self.batch_size), raw)
+        return BatchPlan(keep_apart(self.order(first, self.batch_size)), raw)
+
+
+def keep_apart(clips: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return a batch's clips so that none stands beside itself, the last and the first being neighbours.
+
+    A batch that spans two epochs may hold a clip twice. Only where two of them meet is the batch put in a new order:
+    equal clips together, the most frequent first, dealt to the even places and then to the odd ones. That keeps all apart
+    as long as no clip fills more than half of the places.
+    """
+    if not (clips == np.roll(clips, 1)).any():
+        return clips
+    _, numbers, counts = np.unique(clips, return_inverse=True, return_counts=True)
+    dealt = np.empty_like(clips)
+    dealt[np.r_[0 : len(clips) : 2, 1 : len(clips) : 2]] = clips[np.lexsort((clips, -counts[numbers]))]
+    return dealt
 
 
 def frame_pairs(raw: Words, lengths: Sequence[int] | NDArray[np.int64], max_offset: int) -> NDArray[np.int64]:

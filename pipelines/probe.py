@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drnet.datasets.contract import DataError, Label
+from drnet.datasets.contract import SPLITS, DataError, Label
+from drnet.datasets.draws import key_of, permutation
 from drnet.pipelines.export import Features, load_features
 from drnet.pipelines.progress import Progress, Silent
 from drnet.probes import logistic, mlp, r2, ridge, standardise
@@ -60,8 +61,11 @@ def choose_clips(features: Features, seed: int) -> tuple[NDArray[np.int64], NDAr
     train, test = np.flatnonzero(features.split == "train"), np.flatnonzero(features.split == "test")
     if not len(train) or not len(test):
         raise DataError("the features need clips of both splits, train and test; export them from a data set's folder")
-    draw = np.random.default_rng(seed)
-    return np.sort(draw.permutation(train)[:FIT_CLIPS]), np.sort(draw.permutation(test)[:SCORE_CLIPS])
+    chosen = [
+        np.sort(clips[permutation(key_of("probe", seed, split), len(clips))[:most]])
+        for split, clips, most in (("train", train, FIT_CLIPS), ("test", test, SCORE_CLIPS))
+    ]
+    return chosen[0], chosen[1]
 
 
 def probed_labels(features: Features) -> dict[str, str]:
@@ -69,15 +73,21 @@ def probed_labels(features: Features) -> dict[str, str]:
     reasons = {}
     keys = {features.attributes.get("split_key"), features.attributes.get("content_key")}
     for name, label in features.label_types.items():
-        values = features.labels[name]
-        valid = values[~np.isnan(values)] if values.dtype.kind == "f" else values[values >= 0]
+        kinds = {split: len(np.unique(valid_values(features, name, features.split == split))) for split in SPLITS}
+        poor = [split for split, count in kinds.items() if count < 2]
         if name in keys or label.unit == "id":
             reasons[name] = "is a name without an order"
-        elif len(np.unique(valid)) < 2:
-            reasons[name] = "has one value only"
+        elif poor:
+            reasons[name] = f"has one value only in {' and '.join(poor)}"
         else:
             reasons[name] = ""
     return reasons
+
+
+def valid_values(features: Features, name: str, clips: NDArray[np.bool_]) -> NDArray:
+    """Return all values of a label over some clips, without the padding."""
+    values = features.labels[name][clips]
+    return values[~np.isnan(values)] if features.label_types[name].kind == "number" else values[values >= 0]
 
 
 def probe(path: Path, progress: Progress | None = None, seeds: int = SEEDS) -> dict[str, Any]:
@@ -120,19 +130,14 @@ def probe(path: Path, progress: Progress | None = None, seeds: int = SEEDS) -> d
         "left_out": {name: reason for name, reason in reasons.items() if reason},
         "clips": {"fit": len(fit), "scored": len(score)},
         "seeds": seeds,
-        "checkpoint": {k: _plain(features.attributes[f"checkpoint_{k}"]) for k in ("step", "sha256")},
+        "checkpoint": {name: features.attributes[f"checkpoint_{name}"] for name in ("step", "sha256")},
     }
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _row(
     label: Label, features: Features, name: str, scores: Mapping[str, Mapping[str, list[float]]], chances: list[float]
 ) -> dict[str, Any]:
-    values = features.labels[name].astype(np.float64)
-    valid = values[~np.isnan(values)] if label.kind == "number" else values[values >= 0]
+    valid = valid_values(features, name, np.ones(len(features.key), bool))
     return {
         "kind": label.kind,
         "score": "accuracy" if label.kind == "category" else "R2",
@@ -177,3 +182,16 @@ def _round(
             part = slice(end - column.shape[1], end)
             found[name] = float(linear_r2[part].mean()), float(strong_r2[part].mean()), 0.0
     return found
+
+
+SCORES = ("label", "score", "chance", "content linear", "content MLP", "pose linear", "pose MLP")
+
+
+def score_rows(found: Mapping[str, Any]) -> list[list[str]]:
+    """Return a probe's results as rows of text under the columns `SCORES`."""
+    rows = []
+    for name, row in found["labels"].items():
+        cells = [row[feature][kind] for feature in FEATURES for kind in ("linear", "mlp")]
+        numbers = [f"{mean:.3f} ± {spread:.3f}" for mean, spread in cells]
+        rows.append([name, row["score"], f"{row['chance']:.3f}", *numbers])
+    return rows

@@ -9,9 +9,12 @@ RUN/
   latest.json        the newest checkpoint's name
 """
 
+import fcntl
 import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +26,22 @@ from torch import Tensor
 
 from drnet.datasets.contract import DataError
 from drnet.model import DrNet, DrNetConfig
-from drnet.pipelines.files import pretty_json, read_json, sha256_file, sync_folder, write_whole
+from drnet.pipelines.files import (
+    is_temporary,
+    pretty_json,
+    read_json,
+    remove_temporaries,
+    sha256_file,
+    sync_folder,
+    write_whole,
+)
 from drnet.trainer import TrainConfig
 
 RUN_FORMAT = 1
 CONFIG, METRICS, LATEST = "config.json", "metrics.jsonl", "latest.json"
-FREE = ("steps", "device")  # may differ when a run is continued; everything else in its config may not
+OWN = (CONFIG, METRICS, LATEST)
+WEIGHTS, TRAINER, STATE = "model.safetensors", "trainer.safetensors", "state.json"
+GO_BACK = "delete this checkpoint to go on from the one before"
 
 
 class RunError(ValueError):
@@ -43,11 +56,35 @@ class Checkpoint:
         folder: `checkpoints/<step>`.
         step: steps trained.
         sha256: of the weights file.
+        trainer_sha256: of the file with everything else that the next step depends on.
     """
 
     folder: Path
     step: int
     sha256: str
+    trainer_sha256: str
+
+
+@contextmanager
+def run_folder(run: Path) -> Iterator[None]:
+    """Make a run's folder where it is missing and hold it for this process, without what killed writers left in it.
+
+    The lock is on the folder itself: it leaves no file and ends with the process.
+
+    Raises:
+        RunError: where another process trains into it.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(run, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"{run}: another process trains into it; wait for it, or choose another --out") from None
+        remove_temporaries(run, OWN)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def read_config(run: Path) -> dict[str, Any]:
@@ -57,7 +94,11 @@ def read_config(run: Path) -> dict[str, Any]:
     config = read_json(run / CONFIG, "the run's settings")
     if not isinstance(config, dict) or config.get("format") != RUN_FORMAT:
         raise RunError(f"{run / CONFIG}: not a run of format {RUN_FORMAT}, the only one this version of drnet reads")
-    return config
+    try:  # settings that a later version added take their defaults
+        model, train = DrNetConfig(**config["model"]).to_json(), TrainConfig(**config["train"]).to_json()
+        return {**config, "model": model, "train": train, "data": dict(config["data"])}
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{run / CONFIG}: damaged, or of a newer version ({error}); train into another --out") from None
 
 
 def settle_config(run: Path, config: Mapping[str, Any]) -> None:
@@ -67,14 +108,15 @@ def settle_config(run: Path, config: Mapping[str, Any]) -> None:
         RunError: naming the setting that differs from the run that is to be continued.
     """
     if not (run / CONFIG).exists():
-        if run.exists() and any(run.iterdir()):
-            raise RunError(f"{run}: holds files that are not a run; choose an empty or new folder as --out")
         run.mkdir(parents=True, exist_ok=True)
+        if not all(is_temporary(path, OWN) for path in run.iterdir()):
+            raise RunError(f"{run}: holds files that are not a run; choose an empty or new folder as --out")
         write_whole(run / CONFIG, pretty_json(config))
         return
     before, now = _flat(read_config(run)), _flat(config)
-    for name in sorted(before.keys() | now.keys()):
-        if before.get(name) != now.get(name) and name.split(".")[-1] not in FREE:
+    names = sorted(before.keys() | now.keys())
+    for name in sorted(names, key=lambda name: name != "preset"):  # the preset is why many others differ
+        if before.get(name) != now.get(name):
             old, new = before.get(name), now.get(name)
             raise RunError(f"{run}: was started with {name} {old!r}, not {new!r}; use that, or another --out")
 
@@ -91,56 +133,81 @@ def save_checkpoint(
 ) -> Checkpoint:
     """Write a checkpoint so that it appears whole: a hidden folder, fsync, rename, then `latest.json`."""
     name = f"{state['step']:08d}"
-    final, temporary = run / "checkpoints" / name, run / "checkpoints" / f".{name}.tmp"
+    final, temporary = run / "checkpoints" / name, run / "checkpoints" / f".{name}.new.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     weights = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
-    save_file(weights, temporary / "model.safetensors")
-    save_file(dict(trainer), temporary / "trainer.safetensors")
-    digest = sha256_file(temporary / "model.safetensors")
-    write_whole(temporary / "state.json", pretty_json({"format": RUN_FORMAT, **state, "sha256": digest}))
+    save_file(weights, temporary / WEIGHTS)
+    save_file(dict(trainer), temporary / TRAINER)
+    digests = [_sync_and_hash(temporary / file) for file in (WEIGHTS, TRAINER)]
+    hashes = {"sha256": digests[0], "trainer_sha256": digests[1]}
+    write_whole(temporary / STATE, pretty_json({"format": RUN_FORMAT, **state, **hashes}))
     sync_folder(temporary)
-    shutil.rmtree(final, ignore_errors=True)
+    _drop(final)
     temporary.rename(final)
     sync_folder(final.parent)
     write_whole(run / LATEST, pretty_json({"latest": name}))
-    return Checkpoint(final, state["step"], digest)
+    return Checkpoint(final, state["step"], *digests)
+
+
+def _sync_and_hash(path: Path) -> str:
+    """Make a written file durable and return its SHA-256."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return sha256_file(path)
+
+
+def _drop(checkpoint: Path) -> None:
+    """Delete a checkpoint so that a killed deletion leaves no half of it under its name."""
+    if checkpoint.exists():
+        hidden = checkpoint.with_name(f".{checkpoint.name}.old.tmp")
+        shutil.rmtree(hidden, ignore_errors=True)
+        checkpoint.rename(hidden)
+        shutil.rmtree(hidden)
+
+
+def _checkpoints(run: Path) -> list[Path]:
+    """Return the folders of a run's checkpoints, the oldest first."""
+    return sorted((p for p in (run / "checkpoints").glob("*") if p.name.isdigit()), key=lambda p: int(p.name))
 
 
 def drop_old_checkpoints(run: Path, keep: int) -> None:
     """Delete all but the newest `keep` checkpoints, and what killed writers left."""
-    folder = run / "checkpoints"
-    for stale in folder.glob(".*.tmp"):
+    for stale in (run / "checkpoints").glob(".*.tmp"):
         shutil.rmtree(stale)
-    for old in sorted(p for p in folder.iterdir() if p.name.isdigit())[:-keep]:
-        shutil.rmtree(old)
+    for old in _checkpoints(run)[:-keep]:
+        _drop(old)
 
 
 def latest_checkpoint(run: Path) -> Checkpoint | None:
     """Return the newest whole checkpoint, or None where there is none yet."""
-    folders = sorted(p for p in (run / "checkpoints").glob("*") if p.name.isdigit())
+    folders = _checkpoints(run)
     if not folders:
         return None
-    state = read_json(folders[-1] / "state.json", "the checkpoint's state")
-    return Checkpoint(folders[-1], int(state["step"]), state["sha256"])
-
-
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file. Raises RunError in one line where it is missing or damaged."""
+    path = folders[-1] / STATE
     try:
+        state = read_json(path, "the checkpoint's state")
+        return Checkpoint(folders[-1], int(state["step"]), state["sha256"], state["trainer_sha256"])
+    except (KeyError, TypeError, ValueError):
+        raise RunError(f"{path}: missing or damaged; {GO_BACK}") from None
+
+
+def load_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
+    """Read a safetensors file. Raises RunError in one line where it is missing or has not this hash."""
+    try:
+        if sha256_file(path) != sha256:
+            raise RunError(f"{path}: damaged (its SHA-256 differs); {GO_BACK}")
         return load_file(path)
     except FileNotFoundError:
-        raise RunError(f"{path}: missing; copy the whole run folder, or train again") from None
+        raise RunError(f"{path}: missing; copy the whole run folder, or {GO_BACK}") from None
     except safetensors.SafetensorError as error:
-        raise RunError(f"{path}: damaged ({error}); delete this checkpoint to go on from the one before") from None
+        raise RunError(f"{path}: damaged ({error}); {GO_BACK}") from None
 
 
 def load_weights(model: torch.nn.Module, checkpoint: Checkpoint) -> None:
     """Load a checkpoint's weights, strictly."""
-    path = checkpoint.folder / "model.safetensors"
-    weights = load_tensors(path)
-    if sha256_file(path) != checkpoint.sha256:
-        raise RunError(f"{path}: damaged (its SHA-256 differs); delete this checkpoint to go on from the one before")
+    path = checkpoint.folder / WEIGHTS
+    weights = load_tensors(path, checkpoint.sha256)
     try:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
@@ -198,4 +265,7 @@ def data_error_if_size_differs(config: Mapping[str, Any], shape: tuple[int, int,
     """Raise DataError where shards hold frames of another shape than a run was trained on."""
     size, channels = config["model"]["size"], config["model"]["channels"]
     if shape != (size, size, channels):
-        raise DataError(f"frames of {shape} do not fit this run, which was trained on {(size, size, channels)}")
+        raise DataError(
+            f"frames of {shape} do not fit this run, which was trained on {(size, size, channels)}; "
+            f"build shards of that size, or train a run on these"
+        )

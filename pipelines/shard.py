@@ -7,15 +7,15 @@ time 0, fixed owner and mode, so a shard's bytes depend on its clips alone.
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from drnet.datasets.contract import Clip, DataError, Label
-from drnet.pipelines.codec import EXTENSIONS, Codec, encode, frame_checks
-from drnet.pipelines.files import canonical_json, read_json, sync_folder, whole_file, write_whole
+from drnet.pipelines.codec import EXTENSIONS, REBUILD, Codec, encode, frame_checks
+from drnet.pipelines.files import canonical_json, read_json, sha256_of, sync, sync_folder, whole_file, write_whole
 
 FORMAT = 1
 BLOCK = 512
@@ -33,7 +33,6 @@ def _tar_template(mode: int = 0o644) -> tuple[bytes, int]:
     header[148:156] = b" " * 8
     header[156:157] = b"0"
     header[257:265] = b"ustar\x0000"
-    header[329:337] = header[337:345] = b"0000000\0"
     return bytes(header), sum(header)
 
 
@@ -115,8 +114,8 @@ class Sidecar:
         return sum(sample.length for sample in self.samples)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the sidecar file's content."""
-        return {
+        """Return the sidecar file's content, its own checksum included."""
+        body = {
             "format": FORMAT,
             "build": self.build,
             "shard": self.name,
@@ -129,6 +128,11 @@ class Sidecar:
             "samples": [sample.to_json() for sample in self.samples],
             "left_out": [fate.to_json() for fate in self.fates if fate.fate != "written"],
         }
+        return body | {"checksum": sha256_of(canonical_json(body))}
+
+    def to_bytes(self) -> bytes:
+        """Return the file as it is written."""
+        return canonical_json(self.to_json()) + b"\n"
 
 
 def check_labels(clip: Clip, labels: Mapping[str, Label]) -> None:
@@ -139,8 +143,11 @@ def check_labels(clip: Clip, labels: Mapping[str, Label]) -> None:
         value = clip.labels[name]
         if label.varying and (not isinstance(value, list) or len(value) != len(clip.frames)):
             raise ValueError(f"{clip.key}: label {name!r} must be a list of {len(clip.frames)} values")
-        if not label.varying and not isinstance(value, int | float):
-            raise ValueError(f"{clip.key}: label {name!r} must be a number, not {type(value).__name__}")
+        values = value if label.varying else [value]
+        if other := set(map(type, values)) - {int, float}:
+            raise ValueError(f"{clip.key}: label {name!r} must be a number, not {other.pop().__name__}")
+        if label.kind == "category" and not set(values) <= set(range(len(label.names))):
+            raise ValueError(f"{clip.key}: label {name!r} is {value}; it must index its {len(label.names)} names")
 
 
 class ShardWriter:
@@ -193,12 +200,7 @@ def sidecar_path(tar: Path) -> Path:
     return tar.with_suffix(".json")
 
 
-def publish(tar: Path, sidecar: Sidecar) -> None:
-    """Write the sidecar of a shard whose tar is about to take its final name."""
-    write_whole(sidecar_path(tar), canonical_json(sidecar.to_json()) + b"\n")
-
-
-def whole_shard(tar: Path, write: Any) -> Sidecar:
+def whole_shard(tar: Path, write: Callable[[BinaryIO], Sidecar]) -> Sidecar:
     """Write a shard so that its final name appears last: temporary tar, fsync, sidecar, rename.
 
     Args:
@@ -206,8 +208,9 @@ def whole_shard(tar: Path, write: Any) -> Sidecar:
         write: called with the open temporary file; returns the sidecar.
     """
     with whole_file(tar) as file:
-        sidecar: Sidecar = write(file)
-        publish(tar, sidecar)
+        sidecar = write(file)
+        sync(file)  # a full disk shows here at the latest, before the sidecar has its name
+        write_whole(sidecar_path(tar), sidecar.to_bytes())
     sync_folder(tar.parent)
     return sidecar
 
@@ -216,7 +219,7 @@ def _sample(row: Mapping[str, Any], limit: int) -> Sample:
     """Read a sidecar's row; raises KeyError, TypeError or ValueError where it makes no sense."""
     frames, labels = (int(x) for x in row["frames"]), (int(x) for x in row["labels"])
     sample = Sample(row["key"], row["item"], int(row["length"]), (*frames,), (*labels,), row["crc"])  # type: ignore[arg-type]
-    inside = all(0 < offset and 0 <= size and offset + size <= limit for offset, size in (sample.frames, sample.labels))
+    inside = all(offset > 0 and size >= 0 and offset + size <= limit for offset, size in (sample.frames, sample.labels))
     if not (KEY.fullmatch(sample.key) and sample.length > 0 and inside and len(sample.checks) == 8 * sample.length):
         raise ValueError(sample.key)
     return sample
@@ -226,12 +229,15 @@ def read_sidecar(tar: Path) -> Sidecar:
     """Read and check the sidecar of a shard.
 
     Raises:
-        DataError: where it is missing, damaged or of a newer format.
+        DataError: where it is missing or damaged.
+        OtherFormat: where it is of another format version.
     """
     path = sidecar_path(tar)
-    row = read_json(path, "the shard's sidecar")
+    row = read_json(path, "the shard's sidecar", REBUILD)
     try:
         check_format(row["format"], path)
+        if row.pop("checksum", "") != sha256_of(canonical_json(row)):
+            raise ValueError("checksum")
         size, digest = int(row["tar"]["bytes"]), row["tar"]["sha256"]
         if not _HEX64.fullmatch(digest) or row["codec"] not in EXTENSIONS or row["shard"] != tar.name:
             raise ValueError(digest)
@@ -241,10 +247,14 @@ def read_sidecar(tar: Path) -> Sidecar:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path}: the sidecar is damaged; delete the shard and run the build command again") from None
+        raise DataError(f"{path}: the sidecar is damaged; {REBUILD}") from None
+
+
+class OtherFormat(DataError):  # noqa: N818 - says what the file is
+    """A file is of a format version that this version does not read."""
 
 
 def check_format(found: Any, path: Path) -> None:
-    """Raise DataError where a file's format version is not one this version reads."""
+    """Raise OtherFormat where a file's format version is not one this version reads."""
     if found != FORMAT:
-        raise DataError(f"{path}: format {found!r} is not known; this version of drnet reads format {FORMAT}")
+        raise OtherFormat(f"{path}: format {found!r} is not known; this version of drnet reads format {FORMAT}")

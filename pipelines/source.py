@@ -1,12 +1,12 @@
 """Open shards for reading: a folder, a brace pattern or a URL becomes a `Collection` of clips with random access.
 
-Only the bytes of the frames asked for are touched (raw codec), and every frame that is read is checked against its CRC-32.
+Only the bytes of the frames asked for are touched (raw codec), and every frame read is checked against its CRC-32.
 Axes: T time, H height, W width, C channels; frames are uint8 (T, H, W, C).
 """
 
 import json
 import os
-import tarfile
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drnet.datasets.contract import DataError, Label
-from drnet.pipelines.cache import fetch, is_url
-from drnet.pipelines.codec import EXTENSIONS, REBUILD, check_of, decode, parse_npy_header
-from drnet.pipelines.files import sha256_file
+from drnet.pipelines.cache import NotThere, fetch, is_url
+from drnet.pipelines.codec import HEAD, REBUILD, check_of, decode, stated_shape
+from drnet.pipelines.foreign import index_foreign
 from drnet.pipelines.manifest import MANIFEST, Manifest, order_key, read_manifest
-from drnet.pipelines.shard import BLOCK, KEY, Sample, Sidecar, read_sidecar, sidecar_path
+from drnet.pipelines.shard import Sample, Sidecar, read_sidecar, sidecar_path
 
 LABELS_LIMIT = 1 << 24  # bytes of the largest member with labels
 OPEN_SHARDS = 256  # kept open at once
@@ -33,19 +33,16 @@ class Shard:
 
     def __init__(self, path: Path, sidecar: Sidecar | None = None) -> None:
         self.path = path
-        self.sidecar = sidecar or (read_sidecar(path) if sidecar_path(path).exists() else index_foreign(path))
+        self.sidecar = sidecar or read_or_index(path)
         try:
-            self._file = os.open(path, os.O_RDONLY)
+            descriptor = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
             raise DataError(f"{path}: the shard is missing; run the build command again") from None
-        size = os.fstat(self._file).st_size
+        self._file = descriptor
+        weakref.finalize(self, os.close, descriptor)
+        size = os.fstat(descriptor).st_size
         if size != self.sidecar.size:
-            os.close(self._file)
             raise DataError(f"{path}: {size} bytes, where its sidecar says {self.sidecar.size}; {REBUILD}")
-
-    def __del__(self) -> None:
-        if hasattr(self, "_file"):
-            os.close(self._file)
 
     def __len__(self) -> int:
         return len(self.sidecar.samples)
@@ -83,10 +80,12 @@ class Shard:
 
     def read_frames(self, index: int, times: Sequence[int], out: NDArray[np.uint8]) -> None:
         """Read some frames of a clip into `out`, (len(times), H, W, C) uint8 in C order."""
+        sample = self.sidecar.samples[index]
+        if wrong := [time for time in times if not 0 <= time < sample.length]:
+            raise IndexError(f"{self._where(sample)}: frame {wrong[0]} is not one of its {sample.length}")
         if self.sidecar.codec != "raw":
             np.take(self.clip(index), times, axis=0, out=out)
             return
-        sample = self.sidecar.samples[index]
         offset, size = sample.frames
         frame = out[0].nbytes
         start = offset + size - sample.length * frame  # behind the NPY header
@@ -104,55 +103,14 @@ class Shard:
     def shape(self, index: int) -> tuple[int, int, int, int]:
         """Return the (T, H, W, C) that a clip's own header states."""
         sample = self.sidecar.samples[index]
-        if self.sidecar.codec != "raw":
-            return self.clip(index).shape  # type: ignore[return-value]
-        return parse_npy_header(os.pread(self._file, 512, sample.frames[0]), self._where(sample))[0]
+        offset, size = sample.frames
+        head = os.pread(self._file, min(size, HEAD), offset)
+        return stated_shape(head, size, self.sidecar.codec, self._where(sample))
 
 
-def index_foreign(path: Path) -> Sidecar:
-    """Index a WebDataset shard that has no sidecar: samples with `.npy` or `.npy.zst` frames and, if any, `.json` labels.
-
-    Raises:
-        DataError: where the archive is damaged, or a sample has no frames.
-    """
-    members: dict[str, dict[str, tuple[int, int]]] = {}
-    try:
-        with tarfile.open(path, "r:") as archive:
-            for member in archive:
-                if not member.isfile() or member.name.startswith("/") or ".." in Path(member.name).parts:
-                    raise DataError(f"{path}: member {member.name!r} is not allowed; only plain files are")
-                key, _, extension = Path(member.name).name.partition(".")
-                members.setdefault(key, {})[extension] = (member.offset_data, member.size)
-            end = archive.offset
-    except FileNotFoundError:
-        raise DataError(f"{path}: the shard is missing") from None
-    except tarfile.TarError as error:
-        raise DataError(f"{path}: not a readable tar ({error})") from None
-    with path.open("rb") as file:
-        file.seek(max(0, end - BLOCK))
-        if file.read(1 << 20).strip(b"\0"):
-            raise DataError(f"{path}: damaged behind byte {end - BLOCK}: the rest of the archive cannot be read")
-    return _foreign_sidecar(path, members)
-
-
-def _foreign_sidecar(path: Path, members: Mapping[str, Mapping[str, tuple[int, int]]]) -> Sidecar:
-    samples = []
-    codecs = [name for name, ext in EXTENSIONS.items() if all(ext in parts for parts in members.values())]
-    if not members or not codecs:
-        raise DataError(f"{path}: each sample needs frames as .npy or .npy.zst (uint8 T, H, W, C); not all have them")
-    with path.open("rb") as file:
-        for key, parts in members.items():
-            if not KEY.fullmatch(key):
-                raise DataError(f"{path}: key {key!r} is not allowed; keys match {KEY.pattern}")
-            offset, size = parts[EXTENSIONS[codecs[0]]]
-            file.seek(offset)
-            if codecs[0] == "raw":
-                length = parse_npy_header(file.read(512), f"{path}: clip {key}")[0][0]
-            else:
-                length = len(decode(file.read(size), codecs[0], f"{path}: clip {key}"))
-            samples.append(Sample(key, key, length, (offset, size), parts.get("json", (0, 0)), ""))
-    digest, size = sha256_file(path), path.stat().st_size
-    return Sidecar("", path.name, "train", codecs[0], digest, size, "", tuple(samples))
+def read_or_index(path: Path) -> Sidecar:
+    """Return a shard's sidecar; where it has none, what one would say."""
+    return read_sidecar(path) if sidecar_path(path).exists() else index_foreign(path)
 
 
 @dataclass(frozen=True)
@@ -164,6 +122,7 @@ class ShardPlace:
     split: str
     sha256: str
     clips: int
+    sidecar: Sidecar | None = None  # of a foreign shard
 
 
 class Collection:
@@ -186,10 +145,8 @@ class Collection:
 
     def _open_shard(self, number: int) -> Shard:
         place = self.places[number]
-        if not is_url(place.location):
-            shard = Shard(Path(place.location))
-        else:
-            shard = open_remote(place.location, place.sha256)
+        remote = is_url(place.location)
+        shard = open_remote(place.location, place.sha256) if remote else Shard(Path(place.location), place.sidecar)
         if shard.sidecar.sha256 != place.sha256 or len(shard) != place.clips:
             raise DataError(f"{place.location}: not the shard that the manifest lists; {REBUILD}")
         return shard
@@ -237,17 +194,31 @@ class Collection:
             yield from (sample.key for sample in self._open(number).sidecar.samples)
 
 
-def open_remote(url: str, sha256: str | None) -> Shard:
-    """Open a shard behind a URL: its sidecar, where there is one, and its tar through the cache."""
+def open_remote(url: str, sha256: str) -> Shard:
+    """Open a built shard behind a URL, its tar and its sidecar through the cache."""
     path = fetch(url, sha256)
-    sidecar = sidecar_path(path)
-    if not sidecar.exists():
+    if sidecar_path(path).exists():
         try:
-            fetched = fetch(url.removesuffix(".tar") + ".json")
-            sidecar.write_bytes(fetched.read_bytes())
-        except DataError:
-            return Shard(path, index_foreign(path))
+            return Shard(path)
+        except DataError:  # a damaged or stale entry: fetched once more
+            pass
+    fetch(_sidecar_url(url), path=sidecar_path(path))
     return Shard(path)
+
+
+def _remote_place(url: str) -> ShardPlace:
+    """Learn what a remote shard is: from its sidecar where it has one, else by downloading and indexing it now."""
+    name = url.rsplit("/", 1)[-1]
+    try:
+        sidecar = read_sidecar(fetch(_sidecar_url(url)).with_suffix(".tar"))
+    except NotThere:
+        path = fetch(url)
+        return _place(name, str(path), index_foreign(path))
+    return _place(name, url, sidecar)
+
+
+def _sidecar_url(url: str) -> str:
+    return url.removesuffix(".tar") + ".json"
 
 
 def open_shards(spec: str | Path, splits: Sequence[str] = ("train",)) -> Collection:
@@ -264,9 +235,8 @@ def open_shards(spec: str | Path, splits: Sequence[str] = ("train",)) -> Collect
     if text.endswith(".tar"):
         return _open_pattern(text)
     if is_url(text):
-        fetch_manifest = fetch(f"{text.rstrip('/')}/{MANIFEST}")
-        manifest = read_manifest(fetch_manifest.parent)
         base = text.rstrip("/")
+        manifest = read_manifest(fetch(f"{base}/{MANIFEST}").parent)
     else:
         folder = Path(text)
         if not folder.is_dir():
@@ -297,26 +267,51 @@ def _check_present(paths: Sequence[Path]) -> None:
 def _open_pattern(pattern: str) -> Collection:
     try:
         names = list(braceexpand.braceexpand(pattern))
-    except braceexpand.UnbalancedBracesError:
+    except ValueError:  # braceexpand.UnbalancedBracesError
         raise DataError(f"{pattern}: unbalanced braces; write for example train-{{000000..000009}}.tar") from None
-    manifest = None
+    folders = {name.rpartition("/")[0] for name in names}
     if not is_url(pattern):
         _check_present([Path(name) for name in names])
-        folder = Path(names[0]).parent
-        manifest = read_manifest(folder) if (folder / MANIFEST).exists() else None
-    return _open_list(names, manifest)
+    return _open_list(names, _manifest_beside(folders.pop(), is_url(pattern)) if len(folders) == 1 else None)
+
+
+def _manifest_beside(folder: str, remote: bool) -> Manifest | None:
+    if not remote:
+        return read_manifest(Path(folder)) if (Path(folder) / MANIFEST).exists() else None
+    try:
+        return read_manifest(fetch(f"{folder}/{MANIFEST}").parent)
+    except NotThere:
+        return None
 
 
 def _open_list(names: Sequence[str], manifest: Manifest | None) -> Collection:
     """Open shards named one by one; without a manifest each is read or indexed now."""
     rows = {row.name: (split, row) for split, part in manifest.splits.items() for row in part} if manifest else {}
+    if any(name.rsplit("/", 1)[-1] not in rows for name in names):
+        return _open_unlisted(names)
     places = []
     for name in names:
         base = name.rsplit("/", 1)[-1]
-        if base in rows:
-            split, row = rows[base]
-            places.append(ShardPlace(base, name, split, row.sha256, row.clips))
-            continue
-        sidecar = (open_remote(name, None) if is_url(name) else Shard(Path(name))).sidecar
-        places.append(ShardPlace(base, name, sidecar.split, sidecar.sha256, len(sidecar.samples)))
+        split, row = rows[base]
+        places.append(ShardPlace(base, name, split, row.sha256, row.clips))
     return Collection(places, manifest)
+
+
+def _open_unlisted(names: Sequence[str]) -> Collection:
+    """Open shards that no manifest describes: read each sidecar, or index the archive; frames must be of one shape."""
+    places, first = [], None
+    for name in names:
+        place = _remote_place(name) if is_url(name) else _place(Path(name).name, name, read_or_index(Path(name)))
+        places.append(place)
+        if is_url(place.location) or not place.clips:
+            continue
+        shape = Shard(Path(place.location), place.sidecar).shape(0)[1:]
+        first = first or shape
+        if shape != first:
+            raise DataError(f"{name}: frames of {shape}, not {first} as in the first shard")
+    return Collection(places, None)
+
+
+def _place(name: str, location: str, sidecar: Sidecar) -> ShardPlace:
+    known = None if sidecar.build else sidecar  # found by reading the whole archive: not to be done again
+    return ShardPlace(name, location, sidecar.split, sidecar.sha256, len(sidecar.samples), known)

@@ -1,18 +1,18 @@
 """Train a model on shards into a run folder, continue it, and stop it at any moment without loss."""
 
 import math
+import os
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
 
 from drnet.datasets.contract import DataError
-from drnet.model import DrNet
+from drnet.model import DrNet, DrNetConfig
 from drnet.pipelines.files import canonical_json
 from drnet.pipelines.loader import Batch, FrameStream, PlannedFrames, to_device
 from drnet.pipelines.pictures import save_png
@@ -21,6 +21,7 @@ from drnet.pipelines.progress import Progress, Silent
 from drnet.pipelines.run import (
     METRICS,
     RUN_FORMAT,
+    TRAINER,
     Checkpoint,
     RunError,
     cut_metrics,
@@ -28,13 +29,18 @@ from drnet.pipelines.run import (
     latest_checkpoint,
     load_tensors,
     load_weights,
+    run_folder,
     save_checkpoint,
     settle_config,
+    train_config,
 )
 from drnet.pipelines.source import Collection, open_shards
-from drnet.pipelines.swaps import HeldOut, held_out
+from drnet.pipelines.swaps import HeldOut, held_out, test_clips
 from drnet.presets import preset
 from drnet.trainer import NotFinite, Trainer
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 @dataclass(frozen=True)
@@ -132,16 +138,17 @@ def train(
     if target < 1:
         raise ValueError(f"steps {target} is not allowed; it must be at least 1")
     config = {"format": RUN_FORMAT, **settings, "data": describe(collection)}
-    chosen = choose_device(device)
-    trainer = make_trainer(config, chosen)
-    settle_config(run, config)
-    start = restore(run, trainer)
-    session = Session(run, trainer, collection, logging, progress, held_out(shards, collection), config["data"])
-    began = time.monotonic()
-    if start < target:
-        cut_metrics(run, start)
-        session.run_to(target, stop)
-    checkpoint = latest_checkpoint(run)
+    trainer = make_trainer(config, choose_device(device))
+    samples = held_out(test_clips(shards, collection))
+    session = Session(run, trainer, collection, logging, progress, samples, config["data"])
+    with run_folder(run):
+        settle_config(run, config)
+        start = restore(run, trainer)
+        began = time.monotonic()
+        if start < target:
+            cut_metrics(run, start)
+            session.run_to(target, stop)
+        checkpoint = latest_checkpoint(run)
     assert checkpoint is not None, "a session ends with a checkpoint"
     seconds = time.monotonic() - began
     return TrainReport(run, checkpoint, start, trainer.step < target, seconds, session.last)
@@ -176,9 +183,6 @@ def choose_device(name: str) -> torch.device:
 
 def make_trainer(config: Mapping[str, Any], device: torch.device) -> Trainer:
     """Return a fresh model and its trainer; the weights depend on the seed alone."""
-    from drnet.model import DrNetConfig
-    from drnet.pipelines.run import train_config
-
     settings = train_config(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
@@ -192,10 +196,35 @@ def restore(run: Path, trainer: Trainer) -> int:
     if checkpoint is None:
         return 0
     load_weights(trainer.model, checkpoint)
-    trainer.load_state(load_tensors(checkpoint.folder / "trainer.safetensors"))
+    trainer.load_state(load_tensors(checkpoint.folder / TRAINER, checkpoint.trainer_sha256))
     if trainer.step != checkpoint.step:
         raise RunError(f"{checkpoint.folder}: its files are of different steps; delete it to go on from the one before")
     return trainer.step
+
+
+@dataclass
+class Clock:
+    """Measures how fast training goes, and which share of the time it waits for data, between two lines of metrics."""
+
+    began: float = field(default_factory=time.perf_counter)
+    steps: int = 0
+    waited: float = 0.0
+
+    def next_of(self, batches: Iterator[Batch]) -> Batch:
+        """Return the next batch, with the wait for it measured."""
+        began = time.perf_counter()
+        batch = next(batches)
+        self.waited += time.perf_counter() - began
+        self.steps += 1
+        return batch
+
+    def take(self) -> dict[str, float]:
+        """Return the metrics of time and start anew."""
+        now = time.perf_counter()
+        seconds = max(now - self.began, 1e-9)
+        found = {"time/steps_per_second": self.steps / seconds, "time/waiting_for_data": self.waited / seconds}
+        self.began, self.steps, self.waited = now, 0, 0.0
+        return found
 
 
 class Session:
@@ -222,62 +251,59 @@ class Session:
 
     def run_to(self, target: int, stop: threading.Event) -> None:
         """Train up to a step, or until told to stop; a checkpoint is written in either case."""
-        from torch.utils.tensorboard import SummaryWriter  # slow to import
+        from torch.utils.tensorboard import SummaryWriter  # slow to import, and only needed here
 
         start = self.trainer.step
         source = PlannedFrames(self.collection, self.plan, self.trainer.config.max_offset, start)
         writer = SummaryWriter(str(self.run / "tensorboard"), purge_step=start)
         self.progress.start("training", target, "steps", done=start)
         batches = FrameStream(source).batches()
+        clock = Clock()
         try:
             with (self.run / METRICS).open("a") as log:
-                for batch in islice(batches, target - start):
-                    self._step(batch, target, log, writer)
-                    if stop.is_set() and self.trainer.step < target:
-                        self._checkpoint()
-                        break
-        finally:
-            batches.close()  # type: ignore[attr-defined]
-            writer.close()
-            self.progress.stop()
-
-    def _step(self, batch: Batch, target: int, log: TextIO, writer: Any) -> None:
-        trainer, every = self.trainer, self.logging
-        began = time.perf_counter()
-        trainer.train_step(to_device(batch.frames, trainer.device))
-        self._rate(time.perf_counter() - began)
-        step = trainer.step
-        if step % every.log_every == 0:
-            self._log(step, log, writer)
-        if step % every.sample_every == 0 or step == target:
-            save_png(self.run / "samples" / f"{step:08d}.png", self.samples.grid(trainer.model, trainer.device))  # type: ignore[arg-type]
-        if step % every.checkpoint_every == 0 or step == target:
-            self._checkpoint()
-        self.progress.advance(1, **{name.split("/")[-1]: value for name, value in self.last.items() if "loss" in name})
-
-    def _rate(self, seconds: float) -> None:
-        self._seconds = getattr(self, "_seconds", 0.0) + seconds
-        self._timed = getattr(self, "_timed", 0) + 1
-
-    def _log(self, step: int, log: TextIO, writer: Any) -> None:
-        try:
-            metrics = self.trainer.take_metrics()
+                last = False
+                while not last:
+                    batch = clock.next_of(batches)
+                    self.trainer.train_step(to_device(batch.frames, self.trainer.device))
+                    last = stop.is_set() or self.trainer.step == target
+                    self._record(last, clock, log, writer)
         except NotFinite as error:
             checkpoint = latest_checkpoint(self.run)
             good = f"the last good checkpoint is {checkpoint.folder}" if checkpoint else "there is no checkpoint yet"
             raise RunError(f"{error}; {good}") from None
+        finally:
+            batches.close()
+            writer.close()
+            self.progress.stop()
+
+    def _record(self, last: bool, clock: Clock, log: TextIO, writer: "SummaryWriter") -> None:
+        """Write what is due after a step; after the last one of a session, a picture and a checkpoint."""
+        trainer, every, step = self.trainer, self.logging, self.trainer.step
+        if step % every.log_every == 0:
+            self._log(clock, log, writer)
+        if step % every.sample_every == 0 or last:
+            save_png(self.run / "samples" / f"{step:08d}.png", self.samples.grid(trainer.model, trainer.device))
+        if step % every.checkpoint_every == 0 or last:
+            os.fsync(log.fileno())
+            writer.flush()
+            self._checkpoint()
+        self.progress.advance(1, **{name.split("/")[-1]: value for name, value in self.last.items() if "loss" in name})
+
+    def _log(self, clock: Clock, log: TextIO, writer: "SummaryWriter") -> None:
+        step, metrics = self.trainer.step, self.trainer.take_metrics()
         self.last = metrics
-        rate = self._timed / self._seconds
-        self._seconds, self._timed = 0.0, 0
-        log.write(canonical_json({"step": step, **metrics, "time/steps_per_second": rate}).decode() + "\n")
+        line = {"step": step, **metrics, **clock.take()}
+        log.write(canonical_json(line).decode() + "\n")
         log.flush()
-        for name, value in metrics.items():
-            writer.add_scalar(name, value, step)
+        for name, value in line.items():
+            if name != "step":
+                writer.add_scalar(name, value, step)
         if step % (10 * self.logging.log_every) == 0:
             self.progress.note(health_line(step, metrics))
 
     def _checkpoint(self) -> None:
         trainer = self.trainer
+        trainer.check_finite()
         state = {"step": trainer.step, "samples": trainer.step * trainer.config.batch_size, "data": dict(self.data)}
         save_checkpoint(self.run, trainer.model, trainer.state(), state)
         drop_old_checkpoints(self.run, self.logging.keep)

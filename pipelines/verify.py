@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from drnet.datasets.contract import Clip, DataError
+from drnet.datasets.contract import Clip
 from drnet.pipelines.codec import EXTENSIONS, REBUILD, frame_checks
 from drnet.pipelines.files import sha256_file
 from drnet.pipelines.manifest import ACCOUNTING, MANIFEST, Manifest, ShardRow, read_manifest
@@ -30,17 +30,23 @@ class Verifier:
         tar = self.folder / row.name
         try:
             for problem in self._shard_problems(split, row, tar):
-                self.problems.append(f"{tar}: {problem}; {REBUILD}")
-        except DataError as error:
-            self.problems.append(str(error))
+                self._tell(tar, problem)
         except (ValueError, tarfile.TarError, OSError) as error:
-            self.problems.append(f"{tar}: {error}; {REBUILD}")
+            self._tell(tar, str(error))
+
+    def _tell(self, path: Path, problem: str) -> None:
+        """Note a problem with the file it is in and the remedy, each once."""
+        place = "" if problem.startswith(f"{path.with_suffix('')}.") else f"{path}: "
+        remedy = "" if problem.endswith("again") else f"; {REBUILD}"
+        self.problems.append(f"{place}{problem}{remedy}")
 
     def _shard_problems(self, split: str, row: ShardRow, tar: Path) -> Iterator[str]:
         if not tar.exists():
-            yield "the shard is missing"
+            yield "the shard is missing; run the build command again"
             return
         sidecar = read_sidecar(tar)
+        if sidecar_path(tar).read_bytes() != sidecar.to_bytes():
+            yield "its sidecar was changed after the build"
         if sidecar.build != self.manifest.build:
             yield "it belongs to another build"
         if (sidecar.sha256, sidecar.size, sidecar.split) != (row.sha256, row.size, split):
@@ -68,7 +74,7 @@ class Verifier:
                 frames, labels = shard.clip(index), shard.labels(index)
                 check_labels(Clip(sample.key, frames, labels), self.manifest.labels)
             except ValueError as error:
-                yield f"clip {sample.key}: {str(error).removeprefix(f'{tar}: clip {sample.key}: ')}"
+                yield f"clip {sample.key}: {str(error).removeprefix(f'{tar}: ').removeprefix(f'clip {sample.key}: ')}"
                 continue
             if frames.shape[1:] != tuple(self.manifest.frame_shape):
                 yield f"clip {sample.key}: frames of {frames.shape[1:]}, not {self.manifest.frame_shape}"
@@ -80,7 +86,9 @@ class Verifier:
 
     def _group(self, split: str, key: str, labels: Mapping[str, Any]) -> Iterator[str]:
         group = labels.get(self.manifest.about["split_key"])
-        if group is not None and self.groups.setdefault(str(group), split) != split:
+        if group is None:
+            yield f"clip {key}: label {self.manifest.about['split_key']!r}, by which the data set is split, is missing"
+        elif self.groups.setdefault(str(group), split) != split:
             yield f"clip {key}: {self.manifest.about['split_key']} {group} lies in two splits"
 
     def files(self) -> None:
@@ -94,6 +102,8 @@ class Verifier:
                 self.problems.append(f"{path}: an extra file that the manifest does not list; delete it")
         if len(names) != 2 * len(rows) + 2:
             self.problems.append(f"{self.folder / MANIFEST}: a shard is listed twice; run the build again")
+        if (self.folder / MANIFEST).read_bytes() != self.manifest.to_bytes():
+            self.problems.append(f"{self.folder / MANIFEST}: it was changed after the build; run the build again")
         self._accounting()
 
     def _accounting(self) -> None:
@@ -110,6 +120,8 @@ class Verifier:
         except (OSError, ValueError, KeyError, TypeError):
             self.problems.append(f"{path}: missing or damaged; run the build again")
             return
+        if sha256_file(path) != self.manifest.accounting_sha256:
+            self.problems.append(f"{path}: its SHA-256 differs from the manifest's; run the build again")
         listed = sum(self.manifest.clips(split) for split in self.manifest.splits)
         if sums != {split: dict(counts) for split, counts in self.manifest.accounting.items()} or clips != listed:
             self.problems.append(f"{path}: its lines do not add up to the manifest's sums; run the build again")
@@ -150,9 +162,11 @@ def verify_data(folder: Path, full: bool = True, progress: Progress | None = Non
     verifier = Verifier(folder, read_manifest(folder), full)
     rows = [(split, row) for split, part in verifier.manifest.splits.items() for row in part]
     progress.start("verifying", len(rows), "shards")
-    for split, row in rows:
-        verifier.shard(split, row)
-        progress.advance(1)
-    progress.stop()
+    try:
+        for split, row in rows:
+            verifier.shard(split, row)
+            progress.advance(1)
+    finally:
+        progress.stop()
     verifier.files()
     return verifier.problems, {"shards": len(rows), "clips": verifier.clips}

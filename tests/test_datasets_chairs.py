@@ -179,6 +179,21 @@ def test_threads_of_a_process_do_not_disturb_each_other() -> None:
 
 
 @pybullet_here
+def test_memory_stays_flat_over_many_chairs() -> None:
+    data = Chairs(clips=300, size=32, frames=2)
+
+    def pages() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1])
+
+    for index in range(60):
+        clip_of(data, "train", index)
+    before = pages()
+    for index in range(60, 300):
+        clip_of(data, "train", index)
+    assert (pages() - before) * 4096 < 240 * 100_000  # pybullet alone would keep 280 kB of each
+
+
+@pybullet_here
 @pytest.mark.parametrize("size", [32, 64, 128])
 def test_no_frame_is_empty_or_cut(size: int) -> None:
     data = Chairs(clips=30, size=size)

@@ -1,0 +1,54 @@
+"""A result as one page: HTML of headings, texts, pictures and tables, without scripts and without anything from elsewhere."""
+
+from collections.abc import Sequence
+from html import escape
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1b1b1b; }
+h1 { font-size: 1.7rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid #ddd; }
+img { max-width: 100%; height: auto; } figure { margin: 0; } figcaption { color: #555; font-size: .9rem; }
+table { border-collapse: collapse; font-size: .88rem; } td, th { padding: .25rem .7rem; border-bottom: 1px solid #e4e4e4; }
+td { text-align: right; font-variant-numeric: tabular-nums; } td:first-child, th:first-child { text-align: left; }
+pre { background: #f5f5f3; padding: .8rem; overflow-x: auto; font-size: .88rem; }
+.numbers { display: flex; gap: 2rem; flex-wrap: wrap; } .numbers b { display: block; font-size: 1.6rem; }
+"""
+
+
+def heading(text: str) -> str:
+    """A section's title."""
+    return f"<h2>{escape(text)}</h2>"
+
+
+def paragraph(text: str) -> str:
+    """A paragraph of plain text."""
+    return f"<p>{escape(text)}</p>"
+
+
+def picture(source: str, caption: str) -> str:
+    """A picture beside the page, with a caption that also describes it."""
+    return f'<figure><img src="{escape(source)}" alt="{escape(caption)}"><figcaption>{escape(caption)}</figcaption></figure>'
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; the first column is text."""
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def numbers(values: Sequence[tuple[str, str]]) -> str:
+    """Large numbers side by side, each with what it is."""
+    return '<div class="numbers">' + "".join(f"<div><b>{escape(n)}</b>{escape(t)}</div>" for n, t in values) + "</div>"
+
+
+def commands(lines: Sequence[str]) -> str:
+    """Commands as they were run."""
+    return f"<pre>{escape(chr(10).join(lines))}</pre>"
+
+
+def page(title: str, parts: Sequence[str]) -> bytes:
+    """Return a whole page."""
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
+    body = "\n".join(parts)
+    text = f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>\n'
+    return (text + f"<body><h1>{escape(title)}</h1>\n{body}\n</body></html>\n").encode()

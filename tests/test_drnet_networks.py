@@ -1,0 +1,108 @@
+"""The DCGAN networks: shapes, sizes by hand, and the paper's last layers."""
+
+import pytest
+import torch
+from torch import nn
+
+from drnet.networks import SIZES, DcganDecoder, DcganEncoder, SceneDiscriminator, initialise_dcgan
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("size", [32, 64, 128])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_frame_becomes_a_vector_and_vectors_become_a_frame(size: int, channels: int) -> None:
+    frames = torch.rand(3, channels, size, size)
+    content = DcganEncoder(channels, size, 4, 12)(frames)
+    pose = DcganEncoder(channels, size, 4, 5)(frames)
+    assert content.shape == (3, 12)
+    assert pose.shape == (3, 5)
+    drawn = DcganDecoder(channels, size, 4, 17)(content, pose).detach()
+    assert drawn.shape == frames.shape
+    assert drawn.dtype == torch.float32
+    assert 0 < float(drawn.min()) <= float(drawn.max()) < 1
+
+
+@pytest.mark.parametrize(("size", "convolutions"), [(32, 4), (64, 5), (128, 6)])
+def test_an_encoder_has_five_convolutions_at_64(size: int, convolutions: int) -> None:
+    layers = [part for part in DcganEncoder(3, size, 4, 5).modules() if isinstance(part, nn.Conv2d)]
+    assert len(layers) == convolutions
+    layers = [part for part in DcganDecoder(3, size, 4, 5).modules() if isinstance(part, nn.ConvTranspose2d)]
+    assert len(layers) == convolutions
+
+
+def test_parameters_at_64_are_those_counted_by_hand() -> None:
+    with torch.device("meta"):
+        encoder, decoder = DcganEncoder(3, 64, 64, 128), DcganDecoder(3, 64, 64, 133)
+        discriminator = SceneDiscriminator(5)
+    inner = 16 * (64 * 128 + 128 * 256 + 256 * 512)  # 4x4 kernels without bias between the outermost layers
+    norms = 2 * (64 + 128 + 256 + 512)
+    assert count(encoder) == 16 * 3 * 64 + inner + norms + (16 * 512 * 128 + 128)
+    assert count(decoder) == 16 * 133 * 512 + inner + norms + (16 * 64 * 3 + 3)
+    assert count(discriminator) == (10 * 100 + 100) + (100 * 100 + 100) + (100 + 1)
+    assert count(encoder) == 3_806_208
+
+
+def test_channels_stop_growing_at_eight_times_the_first() -> None:
+    with torch.device("meta"):
+        last = DcganEncoder(3, 256, 64, 5).last
+    assert last.weight.shape == (5, 512, 4, 4)
+
+
+def test_vectors_have_norm_1() -> None:
+    encoder = DcganEncoder(3, 32, 4, 7)
+    for frames in (torch.rand(6, 3, 32, 32), torch.zeros(6, 3, 32, 32)):
+        assert torch.allclose(encoder(frames).norm(dim=1), torch.ones(6), atol=1e-6)
+
+
+def test_without_unit_norm_vectors_are_bounded_by_tanh() -> None:
+    encoder = DcganEncoder(3, 32, 4, 7, unit_norm=False)
+    vectors = encoder(torch.rand(64, 3, 32, 32)).detach()
+    assert float(vectors.abs().max()) < 1
+    assert float((vectors.norm(dim=1) - 1).abs().max()) > 0.1
+    assert torch.allclose(torch.atanh(vectors).mean(0), torch.zeros(7), atol=1e-4)  # BatchNorm before it
+
+
+def test_the_discriminator_sees_both_poses_in_order() -> None:
+    torch.manual_seed(0)
+    discriminator = SceneDiscriminator(5)
+    first, second = torch.randn(4, 5), torch.randn(4, 5)
+    logits = discriminator(first, second)
+    assert logits.shape == (4,)
+    hidden = torch.cat([first, second], 1)
+    for layer in (discriminator.layers[0], discriminator.layers[2]):
+        hidden = torch.relu(hidden @ layer.weight.T + layer.bias)
+    assert torch.allclose(logits, (hidden @ discriminator.layers[4].weight.T + discriminator.layers[4].bias)[:, 0])
+    assert not torch.allclose(logits, discriminator(second, first))
+
+
+def test_in_bfloat16_vectors_frames_and_logits_stay_float32() -> None:
+    encoder, decoder, discriminator = DcganEncoder(3, 32, 4, 5), DcganDecoder(3, 32, 4, 10), SceneDiscriminator(5)
+    with torch.autocast("cpu", torch.bfloat16):
+        vector = encoder(torch.rand(4, 3, 32, 32))
+        results = vector, decoder(vector, vector), discriminator(vector, vector)
+    assert [result.dtype for result in results] == [torch.float32] * 3
+
+
+def test_the_authors_initialisation_has_their_spreads() -> None:
+    torch.manual_seed(0)
+    encoder = DcganEncoder(3, 64, 16, 5)
+    initialise_dcgan(encoder)
+    encoder.requires_grad_(False)
+    convolution, norm = encoder.features[3], encoder.features[10]
+    assert isinstance(convolution, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert float(convolution.weight.std()) == pytest.approx(0.02, rel=0.05)
+    assert float(norm.weight.mean()) == pytest.approx(1, abs=0.01)
+    assert float(norm.weight.std()) == pytest.approx(0.02, rel=0.3)
+    assert not encoder.last.bias.any()
+
+
+@pytest.mark.parametrize("size", [0, 16, 48, 100, 512])
+def test_another_size_is_refused_in_one_line(size: int) -> None:
+    with pytest.raises(ValueError, match=f"frame size {size} is not allowed") as raised:
+        DcganEncoder(3, size, 4, 5)
+    assert str(SIZES[0]) in str(raised.value)
+    assert "\n" not in str(raised.value)
