@@ -16,6 +16,7 @@ def train(
     steps: Annotated[int | None, typer.Option(metavar="N", help="Step to stop at.  [default: the horizon]")] = None,
     horizon: Annotated[int | None, typer.Option(metavar="N", help="Length of the schedules, in steps.")] = None,
     max_offset: Annotated[int | None, typer.Option(metavar="K", help="Largest distance of two frames.")] = None,
+    cyclic: Annotated[bool | None, typer.Option(help="Let t + k pass a clip's end: clips are whole turns.")] = None,
     batch_size: Annotated[int | None, typer.Option(metavar="B", help="Clips in the global batch.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     alpha: Annotated[float | None, typer.Option(help="Weight of the similarity loss (Eq. 5).")] = None,
@@ -42,6 +43,7 @@ def train(
     changes = overrides(
         horizon=horizon,
         max_offset=max_offset,
+        cyclic=cyclic,
         batch_size=batch_size,
         lr=lr,
         alpha=alpha,

@@ -12,6 +12,7 @@ train and last 500 test: no image lies in both splits, but a writer may.
 import functools
 import gzip
 import hashlib
+import importlib.util
 import logging
 import os
 import zlib
@@ -214,11 +215,12 @@ def _remedy() -> str:
 
 @functools.cache
 def _optdigits() -> tuple[Images, Digits]:
-    from sklearn.datasets import load_digits  # only here: importing it takes a second
-
-    bunch = load_digits()
-    images = np.round(bunch.images * (255 / 16)).astype(np.uint8)  # 0 to 16 in the file
-    labels = bunch.target.astype(np.uint8)
+    package = importlib.util.find_spec("sklearn")  # not imported: that takes two seconds in every worker
+    if package is None or package.origin is None:
+        raise DataError("--source optdigits needs scikit-learn, which ships the digits: pip install scikit-learn")
+    table = np.loadtxt(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", np.int64, delimiter=",")
+    images = np.round(table[:, :64].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)  # 0 to 16 in the file
+    labels = table[:, 64].astype(np.uint8)
     for array in (images, labels):
         array.flags.writeable = False
     return images, labels

@@ -34,8 +34,10 @@ class DrNetConfig:
             `whitened`, in the metric of the batch's own covariance, so that no direction can satisfy it by shrinking (not
             in the paper).
         detach_target: whether the second content vector of Eq. 2 receives no gradient (the authors' code).
+        detach_first_pose: whether the adversarial loss trains only the pose of the frame that is reconstructed (the
+            authors' code).
         unit_norm: vectors of norm 1 (the paper) or BatchNorm and tanh (the authors' code).
-        centred: BatchNorm before the unit norm, in both encoders (not in the paper).
+        centred: which encoders have BatchNorm before the unit norm: `none` (the paper), `content` or `both`.
         content_pooled: a content encoder that hardly sees where things are: wrapped borders, averaged map (not in the
             paper).
         initialisation: `dcgan`, N(0, 0.02) as the authors' code, or `torch`, PyTorch's own.
@@ -53,8 +55,9 @@ class DrNetConfig:
     beta_warmup: int = 0
     similarity: Literal["mean", "sum", "whitened"] = "mean"
     detach_target: bool = False
+    detach_first_pose: bool = False
     unit_norm: bool = True
-    centred: bool = False
+    centred: Literal["none", "content", "both"] = "none"
     content_pooled: bool = False
     initialisation: Literal["dcgan", "torch"] = "dcgan"
 
@@ -65,10 +68,15 @@ class DrNetConfig:
         for name in ("alpha", "beta", "alpha_start", "alpha_warmup", "beta_warmup"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} {getattr(self, name)} is not allowed; it must be 0 or more")
-        for name, allowed in (("similarity", ("mean", "sum", "whitened")), ("initialisation", ("dcgan", "torch"))):
+        choices = {
+            "similarity": ("mean", "sum", "whitened"),
+            "initialisation": ("dcgan", "torch"),
+            "centred": ("none", "content", "both"),
+        }
+        for name, allowed in choices.items():
             value = getattr(self, name)
             if value not in allowed:
-                raise ValueError(f"{name} {value!r} is not allowed; supported are {' and '.join(allowed)}")
+                raise ValueError(f"{name} {value!r} is not allowed; supported are {', '.join(allowed)}")
         if self.alpha_warmup and not (self.alpha_start > 0 and self.alpha > 0):
             raise ValueError(f"alpha_start {self.alpha_start} is not allowed with alpha_warmup; it must be above 0")
 
@@ -94,9 +102,16 @@ class DrNet(nn.Module):
         super().__init__()
         self.config = config
         encoder = (config.channels, config.size, config.width)
-        last = {"unit_norm": config.unit_norm, "centred": config.centred}
-        self.content_encoder = DcganEncoder(*encoder, config.content_dim, pooled=config.content_pooled, **last)
-        self.pose_encoder = DcganEncoder(*encoder, config.pose_dim, **last)
+        self.content_encoder = DcganEncoder(
+            *encoder,
+            config.content_dim,
+            unit_norm=config.unit_norm,
+            centred=config.centred != "none",
+            pooled=config.content_pooled,
+        )
+        self.pose_encoder = DcganEncoder(
+            *encoder, config.pose_dim, unit_norm=config.unit_norm, centred=config.centred == "both"
+        )
         self.decoder = DcganDecoder(*encoder, config.content_dim + config.pose_dim)
         self.discriminator = SceneDiscriminator(config.pose_dim)
         if config.initialisation == "dcgan":
@@ -131,7 +146,9 @@ class DrNet(nn.Module):
         beta = config.beta_at(step)
         first, second = frames[:, 0].contiguous(memory_format=torch.channels_last), frames[:, 1]
         second = second.contiguous(memory_format=torch.channels_last)
-        pose_first, pose_second = self.pose_encoder(first), self.pose_encoder(second)
+        pose_second = self.pose_encoder(second)
+        with torch.set_grad_enabled(not config.detach_first_pose):
+            pose_first = self.pose_encoder(first)
 
         # Eq. 3. The other clip j is the next one of the batch: never the clip itself.
         fixed_first, fixed_second = pose_first.detach(), pose_second.detach()
@@ -191,6 +208,6 @@ def whitened_distance(first: Tensor, second: Tensor, ridge: float = 1e-3) -> Ten
         centred = both - both.mean(0)
         covariance = centred.T @ centred / len(both)  # (D, D)
         diagonal = (ridge * covariance.diagonal().mean().detach() + 1e-8) * torch.eye(both.shape[1], device=both.device)
-        factor = torch.linalg.cholesky(covariance + diagonal)
+        factor, _ = torch.linalg.cholesky_ex(covariance + diagonal)  # lets NaN through, to be told as a loss is
         white = torch.linalg.solve_triangular(factor, (first - second).float().T, upper=False)  # (D, B)
     return white.square().sum(0).mean() / (2 * both.shape[1])

@@ -3,6 +3,8 @@
 Axes: B batch, C channels, H height, W width (H = W = size). Frames are float32 in [0, 1].
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -56,7 +58,8 @@ class DcganEncoder(nn.Module):
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        before, padding = channels, "circular" if pooled else "zeros"
+        before = channels
+        padding: Literal["circular", "zeros"] = "circular" if pooled else "zeros"
         for after in _widths(size, width):
             convolution = nn.Conv2d(before, after, 4, 2, 1, bias=False, padding_mode=padding)
             layers += [convolution, nn.BatchNorm2d(after), nn.LeakyReLU(SLOPE)]

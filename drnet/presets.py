@@ -52,10 +52,25 @@ PRESETS: dict[str, Preset] = {
     "chairs-small": Preset(
         "generated chairs at 64x64 on a CPU in about five minutes",
         DrNetConfig(
-            pose_dim=10, content_dim=128, width=32, alpha=1.0, beta=0.1, detach_target=True, initialisation="torch"
+            pose_dim=4,
+            content_dim=128,
+            width=32,
+            alpha=1.0,
+            beta=0.1,
+            detach_target=True,
+            detach_first_pose=True,
+            centred="both",
+            initialisation="torch",
         ),
         TrainConfig(
-            batch_size=64, lr=0.002, schedule="cosine", warmup=100, horizon=1500, max_offset=35, precision="bf16"
+            batch_size=64,
+            lr=0.002,
+            schedule="cosine",
+            warmup=100,
+            horizon=1800,
+            max_offset=35,
+            cyclic=True,
+            precision="bf16",
         ),
         (64,),
         "Fig. 5 (right): held-out chairs turned as another one stands",

@@ -33,6 +33,7 @@ class TrainConfig:
         warmup: steps of linear warm-up (cosine only).
         horizon: steps over which the schedule runs; the last value holds beyond it.
         max_offset: K, the largest distance in frames of the two frames of a clip (the paper gives none).
+        cyclic: whether clips are whole turns that go on at their first frame, so that t + k may pass their end.
         seed: of the weights and of the batches.
         precision: `fp32`, or `bf16` for autocast to bfloat16.
     """
@@ -44,6 +45,7 @@ class TrainConfig:
     warmup: int = 0
     horizon: int = 120_000
     max_offset: int = 11
+    cyclic: bool = False
     seed: int = 0
     precision: Precision = "fp32"
 
@@ -84,7 +86,7 @@ class Trainable(Protocol):
         """Yield (group, loss, metrics) for each update of a step."""
 
 
-class NotFinite(ArithmeticError):
+class NotFinite(ArithmeticError):  # noqa: N818 - says what the loss is
     """A loss became NaN or infinite."""
 
 

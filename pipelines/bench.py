@@ -17,7 +17,7 @@ from drnet.datasets.mnist import BouncingDigits
 from drnet.pipelines.build import plan_build, write_shard
 from drnet.pipelines.progress import Progress, Silent
 
-MEMORY = Path("/dev/shm")  # noqa: S108 - where there is a memory-backed folder, disks do not disturb the measurement
+MEMORY = Path("/dev/shm")  # where there is a memory-backed folder, disks do not disturb the measurement
 
 
 def plain_clip(images: NDArray[np.uint8], draw: np.random.Generator, clip: NDArray[np.float32]) -> None:

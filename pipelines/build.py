@@ -4,15 +4,13 @@ A shard is a pure function of (data set, parameters, seed, shard number). Runnin
 whose hash is right and writes the others, so any interruption is continued and the folder ends up the same.
 """
 
-import fcntl
 import importlib.metadata
 import json
-import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Generator, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Executor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -20,10 +18,10 @@ from typing import BinaryIO
 
 from drnet import __version__
 from drnet.datasets.contract import SPLITS, DataError, DataSet, ItemFailed, ItemFiltered, Split
+from drnet.pipelines.claim import locked, refuse_others
 from drnet.pipelines.codec import EXTENSIONS, Codec
 from drnet.pipelines.files import (
     canonical_json,
-    is_temporary,
     remove_temporaries,
     sha256_file,
     sha256_of,
@@ -31,12 +29,11 @@ from drnet.pipelines.files import (
     whole_file,
     write_whole,
 )
-from drnet.pipelines.manifest import ACCOUNTING, MANIFEST, Manifest, ShardRow, read_manifest
+from drnet.pipelines.manifest import ACCOUNTING, MANIFEST, Manifest, ShardRow
 from drnet.pipelines.progress import Progress, Silent
 from drnet.pipelines.shard import (
     FORMAT,
     Fate,
-    OtherFormat,
     ShardWriter,
     Sidecar,
     read_sidecar,
@@ -193,7 +190,7 @@ def build(
     fresh = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with _locked(folder):
+        with locked(folder):
             refuse_other_build(folder, plan)
             remove_temporaries(folder, plan.names)
             try:
@@ -235,70 +232,10 @@ def _results(
             yield from in_any_order(write, plan.jobs, pool)
 
 
-def _lock(descriptor: int, folder: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        message = f"{folder}: another process is building into it; wait for it, or choose another --out"
-        raise DataError(message) from None
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process. The lock is on the folder: it leaves no file and ends with the process."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        _lock(descriptor, folder)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def refuse_other_build(folder: Path, plan: BuildPlan) -> None:
-    """Raise DataError where a folder holds another build (a half-built one included) or files that are not a build's.
-
-    A file of this build's names that is damaged is written again, but only where another one shows that the folder is
-    this build's: a user's own `train-000000.tar` or `manifest.json` is never overwritten.
-    """
-    if not folder.exists():
-        return
-    found = {path.name for path in folder.iterdir() if not is_temporary(path, plan.names)}
-    builds = _builds_in(folder, plan, found)
-    if MANIFEST in builds and builds[MANIFEST] not in ("", plan.build):
-        difference = _difference(read_manifest(folder), plan)
-        raise DataError(f"{folder} holds another build ({difference}); choose another --out, or delete it")
-    if part := next((name for name, build in builds.items() if build not in ("", plan.build)), None):
-        raise DataError(f"{folder} holds part of another build ({part}); choose another --out, or delete it")
-    others = found - plan.names
-    if plan.build not in builds.values():
-        others = found
-    if others:
-        listed = ", ".join(sorted(others)[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
-        raise DataError(f"{folder} holds other files ({listed}); choose an empty or new folder as --out")
-
-
-def _builds_in(folder: Path, plan: BuildPlan, found: Collection[str]) -> dict[str, str]:
-    """Return the build id in the manifest and in each sidecar found; empty where it cannot be read."""
-    builds = {MANIFEST: _build_of(lambda: read_manifest(folder))} if MANIFEST in found else {}
-    sidecars = sorted(name for name in found if _SIDECAR.fullmatch(name))
-    return builds | {name: _build_of(partial(read_sidecar, folder / f"{name[:-5]}.tar")) for name in sidecars}
-
-
-def _build_of(read: Callable[[], Manifest | Sidecar]) -> str:
-    try:
-        return read().build
-    except OtherFormat:
-        raise
-    except DataError:
-        return ""  # damaged
-
-
-def _difference(found: Manifest, plan: BuildPlan) -> str:
-    """Say in a few words how the builds differ."""
-    mine = {"data set": plan.data.about.name, **plan.data.parameters(), "codec": plan.codec}
-    theirs = {"data set": found.about["data_set"], **found.parameters, "codec": found.codec}
-    other = [f"{k} {theirs.get(k)!r}, not {v!r}" for k, v in mine.items() if theirs.get(k) != v]
-    return "; ".join(other[:3]) or "other sources, version or shard size"
+    """Raise DataError where a folder holds anything but this build, or the beginning of it."""
+    settings = {"data set": plan.data.about.name, **plan.data.parameters(), "codec": plan.codec}
+    refuse_others(folder, plan.build, plan.names, settings)
 
 
 def _finish(plan: BuildPlan, folder: Path) -> Manifest:

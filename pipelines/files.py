@@ -89,7 +89,7 @@ def sync_folder(folder: Path) -> None:
 def is_temporary(path: Path, names: Container[str]) -> bool:
     """Whether a path is what a killed writer leaves of a file with one of these names."""
     match = _TEMPORARY.fullmatch(path.name)
-    return match is not None and match["name"] in names
+    return match is not None and match["name"] in names and path.is_file()
 
 
 def remove_temporaries(folder: Path, names: Container[str]) -> int:

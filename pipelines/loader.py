@@ -47,18 +47,21 @@ class PlannedFrames(IterableDataset[dict[str, Any]]):
     batches of the plan's size returns them in the plan's order with any number of workers.
     """
 
-    def __init__(self, collection: Collection, plan: Plan, max_offset: int, start: int = 0) -> None:
+    def __init__(
+        self, collection: Collection, plan: Plan, max_offset: int, start: int = 0, cyclic: bool = False
+    ) -> None:
         super().__init__()
         if max_offset < 0:
             raise ValueError(f"max offset {max_offset} is not allowed; it must be 0 or more")
-        self.collection, self.plan, self.max_offset, self.start = collection, plan, max_offset, start
+        self.collection, self.plan, self.start = collection, plan, start
+        self.max_offset, self.cyclic = max_offset, cyclic
 
     def read(self, step: int, out: NDArray[np.uint8] | None = None) -> Batch:
         """Read one step's batch, into `out` where it is given."""
         planned = self.plan.batch(step)
         places = [self.collection.locate(int(clip)) for clip in planned.clips]
         lengths = [shard.sidecar.samples[index].length for shard, index in places]
-        times = frame_pairs(planned.raw, lengths, self.max_offset)
+        times = frame_pairs(planned.raw, lengths, self.max_offset, self.cyclic)
         if out is None:
             out = np.empty((len(places), 2, *self.collection.frame_shape), np.uint8)
         for (shard, index), pair, place in zip(places, times.tolist(), out, strict=True):

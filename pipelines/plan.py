@@ -109,18 +109,22 @@ def keep_apart(clips: NDArray[np.int64]) -> NDArray[np.int64]:
     return dealt
 
 
-def frame_pairs(raw: Words, lengths: Sequence[int] | NDArray[np.int64], max_offset: int) -> NDArray[np.int64]:
+def frame_pairs(
+    raw: Words, lengths: Sequence[int] | NDArray[np.int64], max_offset: int, cyclic: bool = False
+) -> NDArray[np.int64]:
     """Draw the frames (t, t + k) of each position: t uniform over the clip, k uniform in [0, min(K, T - 1 - t)].
 
     Args:
         raw: (B, 4) random words.
         lengths: (B,) frames of each clip.
         max_offset: K of Sec. 3.
+        cyclic: clips are whole turns: k is uniform in [0, min(K, T - 1)], and t + k passes the end into the beginning.
 
     Returns:
         (B, 2) int64.
     """
     length = np.asarray(lengths, np.int64)
     first = integers(raw[:, 0], length)
-    offset = integers(raw[:, 1], np.minimum(max_offset, length - 1 - first) + 1)
-    return np.stack([first, first + offset], axis=1)
+    furthest = length - 1 if cyclic else length - 1 - first
+    offset = integers(raw[:, 1], np.minimum(max_offset, furthest) + 1)
+    return np.stack([first, (first + offset) % length], axis=1)

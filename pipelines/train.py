@@ -134,6 +134,8 @@ def train(
     logging, progress, stop = logging or Logging(), progress or Silent(), stop or threading.Event()
     collection = open_shards(shards)
     settings = resolve(preset_name, overrides or {}, collection.frame_shape)
+    if settings["train"]["cyclic"]:
+        check_cyclic(collection)
     target = settings["train"]["horizon"] if steps is None else steps
     if target < 1:
         raise ValueError(f"steps {target} is not allowed; it must be at least 1")
@@ -164,6 +166,12 @@ def describe(collection: Collection) -> dict[str, Any]:
         "build": manifest.build if manifest else None,
         "data_set": manifest.about["data_set"] if manifest else None,
     }
+
+
+def check_cyclic(collection: Collection) -> None:
+    """Raise DataError where a collection's clips are not whole turns: no label that varies has a period."""
+    if not any(label.varying and label.period for label in collection.label_types.values()):
+        raise DataError("cyclic training needs clips that are whole turns, and these are not; add --no-cyclic")
 
 
 def choose_device(name: str) -> torch.device:
@@ -254,7 +262,8 @@ class Session:
         from torch.utils.tensorboard import SummaryWriter  # slow to import, and only needed here
 
         start = self.trainer.step
-        source = PlannedFrames(self.collection, self.plan, self.trainer.config.max_offset, start)
+        config = self.trainer.config
+        source = PlannedFrames(self.collection, self.plan, config.max_offset, start, config.cyclic)
         writer = SummaryWriter(str(self.run / "tensorboard"), purge_step=start)
         self.progress.start("training", target, "steps", done=start)
         batches = FrameStream(source).batches()

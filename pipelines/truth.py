@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from drnet.datasets import digits
+from drnet.datasets.contract import Split
 from drnet.datasets.mnist import COLOURS, draw
 from drnet.pipelines.pictures import Frames
 from drnet.pipelines.source import Collection
@@ -50,7 +51,7 @@ def digits_truth(collection: Collection, source: str | None) -> Truth:
 
     def truth(content: int, pose: int, time: int) -> Frames:
         what, where = collection.labels(content), collection.labels(pose)
-        split = "train" if what["file"] == digits.file_of(source, "train") else "test"
+        split: Split = "train" if what["file"] == digits.file_of(source, "train") else "test"
         images = digits.load(source, split)[0]
         pair = digits.resize(images[[what[f"index_{colour}"] for colour in COLOURS]], parameters["size"] // 2)
         at = {f"{axis}_{colour}": where[f"{axis}_{colour}"][time] for axis in "xy" for colour in COLOURS}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from drnet.model import DrNet, DrNetConfig
+from drnet.model import DrNet, DrNetConfig, whitened_distance
 
 SMALL: dict[str, Any] = {"size": 32, "width": 4, "content_dim": 6, "pose_dim": 3, "initialisation": "torch"}
 
@@ -42,15 +42,15 @@ def test_the_losses_are_the_papers_equations() -> None:
     found = both(model, frames)
     content, target = model.content_encoder(first), model.content_encoder(second)
     pose_first, pose_second = model.pose_encoder(first), model.pose_encoder(second)
-    reconstruction = float((model.decoder(content, pose_second) - second).square().mean())  # Eq. 1
-    similarity = float((content - target).square().mean())  # Eq. 2
+    reconstruction = (model.decoder(content, pose_second) - second).square().mean().item()  # Eq. 1
+    similarity = (content - target).square().mean().item()  # Eq. 2
     same = model.discriminator(pose_first, pose_second)
     others = torch.stack([pose_second[(i - 1) % 5] for i in range(5)])
     other = model.discriminator(pose_first, others)
     discriminator = 0.5 * (cross_entropy(same, 1) + cross_entropy(other, 0))  # Eq. 3
     adversarial = 0.5 * (cross_entropy(same, 1) + cross_entropy(same, 0))  # Eq. 4
-    assert float(found["discriminator"]) == pytest.approx(discriminator, rel=1e-5)
-    assert float(found["main"]) == pytest.approx(reconstruction + 0.7 * similarity + 0.3 * adversarial, rel=1e-5)
+    assert found["discriminator"].item() == pytest.approx(discriminator, rel=1e-5)
+    assert found["main"].item() == pytest.approx(reconstruction + 0.7 * similarity + 0.3 * adversarial, rel=1e-5)
 
 
 def test_the_metrics_are_the_parts_of_the_losses() -> None:
@@ -103,32 +103,31 @@ def test_the_groups_are_all_parameters_once_and_the_losses_update_them() -> None
 
 
 class Recorder(torch.nn.Module):
-    """Keeps the vectors that an encoder returns, with their gradients."""
+    """Keeps the vectors that an encoder returns for the first and for the second frames, with their gradients."""
 
     def __init__(self, encoder: torch.nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
-        self.seen: list[Tensor] = []
+        self.seen: dict[str, Tensor] = {}
 
     def forward(self, frames: Tensor) -> Tensor:
         vector = self.encoder(frames)
         if vector.requires_grad:
             vector.retain_grad()
-        self.seen.append(vector)
+        self.seen["first" if torch.equal(frames, pairs()[:, 0]) else "second"] = vector
         return vector
 
 
-def recorded(model: DrNet, part: str) -> list[Tensor]:
+def recorded(model: DrNet, part: str) -> tuple[Tensor, Tensor]:
     recorder = Recorder(getattr(model, part))
     setattr(model, part, recorder)
     both(model, pairs())["main"].backward()
-    return recorder.seen
+    return recorder.seen["first"], recorder.seen["second"]
 
 
 def test_both_poses_receive_the_adversarial_gradient() -> None:
     with_it = recorded(model_of(beta=0.5), "pose_encoder")
     without = recorded(model_of(beta=0.0), "pose_encoder")
-    assert len(with_it) == len(without) == 2  # the pose vectors are computed once for both losses
     assert with_it[0].grad is not None
     assert bool(with_it[0].grad.any())
     assert without[0].grad is None  # only Eq. 4 needs the first frame's pose
@@ -145,6 +144,24 @@ def test_the_adversarial_gradient_leads_to_one_half() -> None:
     assert torch.equal(logits.grad.sign(), torch.tensor([1.0, -1.0, 0.0]))
     with torch.no_grad():
         assert float(model._confusion(torch.zeros(3, 3), torch.zeros(3, 3))) > math.log(2)
+
+
+def test_the_first_pose_is_detached_only_on_request() -> None:
+    first, second = recorded(model_of(beta=0.5, detach_first_pose=True), "pose_encoder")
+    assert first.grad is None
+    assert second.grad is not None
+
+
+def test_each_frame_is_encoded_once_a_step() -> None:
+    model, calls = model_of(), {"content_encoder": 0, "pose_encoder": 0}
+    for name in calls:
+
+        def counted(*_: object, name: str = name) -> None:
+            calls[name] += 1
+
+        getattr(model, name).register_forward_hook(counted)
+    both(model, pairs())
+    assert calls == {"content_encoder": 2, "pose_encoder": 2}
 
 
 @pytest.mark.parametrize("detached", [True, False])
@@ -183,6 +200,27 @@ def test_the_negative_is_another_position_of_the_batch() -> None:
     assert torch.equal(other, second[[4, 0, 1, 2, 3]])
 
 
+def test_the_whitened_distance_is_blind_to_scale_1_for_strangers_and_0_for_equals() -> None:
+    draw = torch.Generator().manual_seed(0)
+    first, second = torch.randn(4000, 5, generator=draw), torch.randn(4000, 5, generator=draw)
+    stretch = torch.diag(torch.tensor([1.0, 5.0, 0.3, 2.0, 1.0]))
+    assert whitened_distance(first, second).item() == pytest.approx(1, abs=0.05)
+    assert whitened_distance(3 + first @ stretch, 3 + second @ stretch).item() == pytest.approx(1, abs=0.05)
+    assert whitened_distance(first, first).item() == 0
+    assert whitened_distance(first, first + 0.1 * second).item() < 0.02
+    assert math.isnan(whitened_distance(first, second * math.nan).item())
+
+
+@pytest.mark.parametrize(("centred", "content", "pose"), [("none", 1, 1), ("content", 0, 1), ("both", 0, 0)])
+def test_centred_vectors_point_everywhere(centred: str, content: int, pose: int) -> None:
+    model, frames = model_of(centred=centred), pairs(64)[:, 0]
+    for encoder in (model.content_encoder, model.pose_encoder):
+        torch.nn.init.constant_(encoder.last.bias, 20)  # without centring, all vectors point the same way
+    for vectors, expected in zip(model.encode(frames), (content, pose), strict=True):
+        assert torch.allclose(vectors.norm(dim=1), torch.ones(64), atol=1e-5)
+        assert vectors.mean(0).norm().item() == pytest.approx(expected, abs=0.25)
+
+
 def test_weights_warm_up_over_absolute_steps() -> None:
     config = DrNetConfig(alpha=1.0, alpha_start=0.01, alpha_warmup=100, beta=0.4, beta_warmup=200)
     assert [config.alpha_at(step) for step in (0, 50, 100, 9999)] == pytest.approx([0.01, 0.1, 1.0, 1.0])
@@ -210,6 +248,7 @@ def test_encoding_and_decoding_agree_with_the_parts() -> None:
         {"beta": math.nan},
         {"beta": math.inf},
         {"similarity": "median"},
+        {"centred": "everything"},
         {"initialisation": "zeros"},
         {"alpha_warmup": 10},
     ],

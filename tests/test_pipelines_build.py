@@ -328,53 +328,6 @@ def test_the_shards_hold_each_item_once(clips: int) -> None:
         assert all(0 < len(part) <= 1000 for part in ranges)
 
 
-def refused(folder: Path, plan: BuildPlan, message: str) -> None:
-    before, times = tree(folder), stamps(folder)
-    with pytest.raises(DataError, match=message) as error:
-        build(plan, folder)
-    assert "\n" not in str(error.value)
-    assert (tree(folder), stamps(folder)) == (before, times)
-
-
-def test_a_folder_with_another_build_is_refused_and_left_alone(tmp_path: Path) -> None:
-    built(tmp_path)
-    refused(tmp_path, plan_build(Bars(shade=8), "raw", 4), "another build .shade 7, not 8.*choose another --out")
-    refused(tmp_path, plan_build(Bars(), "zstd", 4), "codec 'raw', not 'zstd'")
-    refused(tmp_path, plan_build(Bars(), "raw", 3), "other sources, version or shard size")
-
-
-@pytest.mark.parametrize("left", [("train-000000.tar", "train-000000.json"), ("train-000002.json",)])
-def test_half_of_another_build_is_refused_and_left_alone(tmp_path: Path, left: tuple[str, ...]) -> None:
-    built(tmp_path)
-    for path in tmp_path.iterdir():
-        if path.name not in left:
-            path.unlink()
-    refused(tmp_path, plan_build(Bars(shade=8), "raw", 4), "part of another build")
-    refused(tmp_path, plan_build(Bars(train=2), "raw", 4), "part of another build")
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["notes.txt", "train-000000.tar", "train-000000.json", MANIFEST, ACCOUNTING, "my.tmp", ".hidden.tmp", "sub"],
-)
-def test_files_of_somebody_else_are_never_touched(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b'{"short_name": "somebody\'s"}')
-    refused(tmp_path, plan_build(Bars(), "raw", 4), "holds other files .*choose an empty or new folder")
-
-
-def test_a_file_of_somebody_else_in_a_finished_build_is_never_touched(tmp_path: Path) -> None:
-    plan = built(tmp_path)
-    (tmp_path / "train-000003.tar").write_bytes(b"not of this build")
-    refused(tmp_path, plan, "train-000003.tar")
-
-
-def test_a_manifest_of_another_format_is_refused_and_left_alone(tmp_path: Path) -> None:
-    plan = built(tmp_path)
-    path = tmp_path / MANIFEST
-    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
-    refused(tmp_path, plan, "format 2 is not known")
-
-
 def test_two_builds_into_one_folder_at_once_are_refused(tmp_path: Path) -> None:
     inside, go = threading.Event(), threading.Event()
 

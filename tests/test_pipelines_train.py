@@ -314,6 +314,12 @@ def test_no_path_of_this_machine_is_in_a_runs_settings(through: Path, digits: Pa
     assert str(through) not in text
 
 
+def test_cyclic_training_is_refused_where_clips_are_no_whole_turns(digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cyclic training needs clips that are whole turns, and these are not"):
+        run_to(digits, tmp_path / "run", overrides=SETTINGS | {"cyclic": True})
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("name", ["toaster", "cuda:99", "mps", ""])
 def test_a_device_that_is_not_there_is_refused_in_one_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)

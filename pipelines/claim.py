@@ -1,0 +1,86 @@
+"""Whose folder it is: one build at a time writes into it, and never over another build or anybody's files."""
+
+import fcntl
+import os
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from drnet.datasets.contract import DataError
+from drnet.pipelines.files import is_temporary
+from drnet.pipelines.manifest import MANIFEST, Manifest, read_manifest
+from drnet.pipelines.shard import OtherFormat, Sidecar, read_sidecar
+
+_SIDECAR = re.compile(r"(train|test)-\d{6}\.json")
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        message = f"{folder}: another process is building into it; wait for it, or choose another --out"
+        raise DataError(message) from None
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder for this process. The lock is on the folder: it leaves no file and ends with the process."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(descriptor, folder)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def refuse_others(folder: Path, build: str, names: frozenset[str], settings: Mapping[str, Any]) -> None:
+    """Raise DataError where a folder holds another build (a half-built one included) or files that are not a build's.
+
+    A file of this build's names that is damaged is no obstacle, but only where another one shows that the folder is
+    this build's: a user's own `train-000000.tar` or `manifest.json` is never overwritten.
+
+    Args:
+        folder: present or not.
+        build: id of the build that wants the folder.
+        names: of every file that build ends with.
+        settings: of that build; told from another one's in the message.
+    """
+    if not folder.exists():
+        return
+    found = {path.name for path in folder.iterdir() if not is_temporary(path, names)}
+    builds = _builds_in(folder, found)
+    if builds.get(MANIFEST, "") not in ("", build):
+        difference = _difference(read_manifest(folder), settings)
+        raise DataError(f"{folder} holds another build ({difference}); choose another --out, or delete it")
+    if part := next((name for name, other in builds.items() if other not in ("", build)), None):
+        raise DataError(f"{folder} holds part of another build ({part}); choose another --out, or delete it")
+    others = found - names if build in builds.values() else found
+    if others:
+        listed = ", ".join(sorted(others)[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        raise DataError(f"{folder} holds other files ({listed}); choose an empty or new folder as --out")
+
+
+def _builds_in(folder: Path, found: Collection[str]) -> dict[str, str]:
+    """Return the build id in the manifest and in each sidecar found; empty where it cannot be read."""
+    builds = {MANIFEST: _build_of(partial(read_manifest, folder))} if MANIFEST in found else {}
+    sidecars = sorted(name for name in found if _SIDECAR.fullmatch(name))
+    return builds | {name: _build_of(partial(read_sidecar, folder / f"{name[:-5]}.tar")) for name in sidecars}
+
+
+def _build_of(read: Callable[[], Manifest | Sidecar]) -> str:
+    try:
+        return read().build
+    except OtherFormat:
+        raise
+    except DataError:
+        return ""  # damaged
+
+
+def _difference(found: Manifest, settings: Mapping[str, Any]) -> str:
+    """Say in a few words how the builds differ."""
+    theirs = {"data set": found.about["data_set"], **found.parameters, "codec": found.codec}
+    other = [f"{k} {theirs.get(k)!r}, not {v!r}" for k, v in settings.items() if theirs.get(k) != v]
+    return "; ".join(other[:3]) or "other sources, version or shard size"
