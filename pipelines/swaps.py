@@ -52,7 +52,7 @@ def swapped(
     return unit_to_uint8(frames.movedim(-3, -1).cpu().numpy())
 
 
-def test_clips(shards: str | Path, training: Collection) -> Collection:
+def held_out_clips(shards: str | Path, training: Collection) -> Collection:
     """Return the test split of the data set that training clips belong to, or where it is not there the training clips."""
     if training.manifest is None or not training.manifest.clips("test"):
         return training

@@ -35,7 +35,7 @@ from drnet.pipelines.run import (
     train_config,
 )
 from drnet.pipelines.source import Collection, open_shards
-from drnet.pipelines.swaps import HeldOut, held_out, test_clips
+from drnet.pipelines.swaps import HeldOut, held_out, held_out_clips
 from drnet.presets import preset
 from drnet.trainer import NotFinite, Trainer
 
@@ -141,7 +141,7 @@ def train(
         raise ValueError(f"steps {target} is not allowed; it must be at least 1")
     config = {"format": RUN_FORMAT, **settings, "data": describe(collection)}
     trainer = make_trainer(config, choose_device(device))
-    samples = held_out(test_clips(shards, collection))
+    samples = held_out(held_out_clips(shards, collection))
     session = Session(run, trainer, collection, logging, progress, samples, config["data"])
     with run_folder(run):
         settle_config(run, config)

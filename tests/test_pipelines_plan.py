@@ -116,6 +116,7 @@ def test_clips_of_far_shards_do_not_meet_in_a_window() -> None:
     windows = [set(shards[at : at + 320].tolist()) for at in (0, 320, 640)]
     assert all(len(window) == 32 for window in windows)
     assert set.union(*windows) == set(range(96))
+    assert set((plan.order(960, 320) // 10).tolist()) != windows[0]  # the next epoch draws its windows anew
 
 
 def test_first_frames_and_offsets_are_uniform() -> None:

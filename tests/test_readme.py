@@ -1,0 +1,62 @@
+"""Every command in the README and in the help is one that exists, with options that exist."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from drnet.cli.main import app
+
+ROOT = Path(__file__).parents[1]
+COMMAND = re.compile(r"^(?:    |Example: |`)?(drnet [a-z][^`#]*)")
+
+
+def commands_of(text: str) -> Iterator[str]:
+    """Yield the `drnet` commands of a text, without comments and without the marks of alternatives."""
+    for line in text.replace("\\\n", " ").splitlines():
+        if found := COMMAND.match(line):
+            yield re.sub(r"\[[^\]]*\]|\.\.\.", "", found[1]).strip()
+
+
+def help_texts(group: typer.Typer) -> Iterator[str]:
+    """Yield the docstrings of a group's commands, and of its groups' commands."""
+    for command in group.registered_commands:
+        assert command.callback is not None
+        yield re.sub(r"\n *", "\n", command.callback.__doc__ or "")
+    for inner in group.registered_groups:
+        assert inner.typer_instance is not None
+        yield from help_texts(inner.typer_instance)
+
+
+README = sorted(set(commands_of((ROOT / "README.md").read_text())))
+HELP = sorted({command for text in help_texts(app) for command in commands_of(text)})
+
+
+def test_the_readme_and_the_help_show_commands() -> None:
+    assert len(README) >= 8
+    assert len(HELP) >= 9
+
+
+@pytest.mark.parametrize("line", README + HELP)
+def test_a_command_that_is_shown_exists_with_its_options(line: str) -> None:
+    result = CliRunner().invoke(app, [*shlex.split(line)[1:], "--help"])
+    assert result.exit_code == 0, result.output
+
+
+def test_an_option_that_does_not_exist_would_be_found() -> None:
+    assert CliRunner().invoke(app, ["train", "--shard", "x", "--help"]).exit_code == 2
+
+
+def test_every_command_shows_an_example_in_its_help() -> None:
+    without = [text.splitlines()[0] for text in help_texts(app) if "Example: drnet" not in text]
+    assert without == []
+
+
+def test_every_file_the_readme_links_to_is_there() -> None:
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / "README.md").read_text())
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
