@@ -297,7 +297,7 @@ def test_a_pattern_in_the_working_folder_samples_held_out_clips(
 
     monkeypatch.chdir(digits)
     spec = "train-{000000..000001}.tar"
-    assert swaps.test_clips(spec, open_shards(spec)).places[0].split == "test"
+    assert swaps.held_out_clips(spec, open_shards(spec)).places[0].split == "test"
 
 
 def test_settings_are_the_presets_with_the_users_changes_and_the_datas_size() -> None:
