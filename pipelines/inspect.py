@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from drnet.datasets.contract import DataError, Label
 from drnet.pipelines.manifest import read_manifest
@@ -13,7 +12,6 @@ from drnet.pipelines.pictures import enlarge, save_gif, save_png, tile, to_rgb, 
 from drnet.pipelines.source import Collection, open_shards
 
 SHEET_COLUMNS = 10  # frames of a clip on a contact sheet
-SMALLEST = 96  # pixels: smaller frames are enlarged to about this
 SHOWN_LABELS = 4
 LETTER = 7  # pixels, more than one takes on average: captions of changing numbers keep their width
 UNITS = {"degree": "°"}
@@ -103,7 +101,7 @@ def _contact_sheet(collection: Collection, numbers: range, title: str, out: Path
     for number in numbers:
         video = collection.frames(number)
         times = np.unique(np.linspace(0, len(video) - 1, SHEET_COLUMNS).round().astype(int))
-        rows.append([enlarge(video[time], _factor(video)) for time in times])
+        rows.append([enlarge(video[time]) for time in times])
         lines = caption(collection.labels(number), collection.label_types, None)
         texts.append("\n".join([collection.sample(number).key, *lines]))
     save_png(out, with_margins(tile(rows), f"{title}, frames in time from left to right", texts))
@@ -124,7 +122,7 @@ def _animation(collection: Collection, numbers: range, title: str, out: Path) ->
     for time in range(longest):
         cells = []
         for video, lines in zip(videos, texts, strict=True):
-            cell = to_rgb(enlarge(video[min(time, len(video) - 1)], _factor(video)))
+            cell = to_rgb(enlarge(video[min(time, len(video) - 1)]))
             for line in reversed(lines[time]):
                 cell = with_margins(cell, line)
             cells.append(cell)
@@ -132,7 +130,3 @@ def _animation(collection: Collection, numbers: range, title: str, out: Path) ->
         padded = [np.pad(c, ((0, 0), (0, wide - c.shape[1]), (0, 0)), constant_values=255) for c in cells]
         sheets.append(tile([padded[at : at + columns] for at in range(0, len(padded), columns)]))
     save_gif(out, sheets)
-
-
-def _factor(video: NDArray[np.uint8]) -> int:
-    return max(1, SMALLEST // video.shape[1])

@@ -13,6 +13,7 @@ from drnet.pipelines.files import write_whole
 Frames = NDArray[np.uint8]
 PAPER = 255  # background
 GAP = 2  # pixels between tiles
+TILE = 96  # pixels: smaller frames are enlarged to about this
 
 
 def to_rgb(frames: Frames) -> Frames:
@@ -20,8 +21,9 @@ def to_rgb(frames: Frames) -> Frames:
     return np.repeat(frames, 3, axis=-1) if frames.shape[-1] == 1 else frames
 
 
-def enlarge(frames: Frames, factor: int) -> Frames:
-    """Repeat each pixel `factor` times in both directions."""
+def enlarge(frames: Frames) -> Frames:
+    """Repeat pixels in both directions until a frame (..., H, W, C) is about `TILE` high; larger ones stay."""
+    factor = max(1, round(TILE / frames.shape[-3]))
     return frames.repeat(factor, axis=-3).repeat(factor, axis=-2)
 
 
@@ -97,6 +99,7 @@ def swap_sheet(
         if truth is not None:
             rows.append([None, *truth[number]])
             names.append("truth")
+    rows = [[None if cell is None else enlarge(cell) for cell in row] for row in rows]
     return with_margins(tile(rows), "content from the first column, pose from the top row", names)
 
 

@@ -144,7 +144,7 @@ def save_driven(path: Path, model: DrNet, collection: Collection, device: torch.
     for time in range(len(driver)):
         top: list[Frames | None] = [driver[time], *moved[:, time]]
         lines = [top] if truth is None else [top, [None, *(truth(clip, 0, time) for clip in driven)]]
-        sheet = tile([[None if cell is None else enlarge(cell, 2) for cell in line] for line in lines])
+        sheet = tile([[None if cell is None else enlarge(cell) for cell in line] for line in lines])
         title = "left: the held-out clip that drives; others: the content of other clips in its pose; below: the truth"
         sheets.append(with_margins(sheet, title))
     save_gif(path, sheets)

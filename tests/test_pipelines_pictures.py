@@ -8,6 +8,7 @@ from PIL import Image
 
 from drnet.pipelines.pictures import (
     GAP,
+    TILE,
     enlarge,
     save_curves,
     save_gif,
@@ -42,11 +43,12 @@ def test_grey_frames_get_three_channels_and_colours_stay() -> None:
 
 
 def test_enlarging_repeats_pixels() -> None:
-    frame = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    large = enlarge(frame, 3)
-    assert large.shape == (6, 6, 3)
+    frame = np.arange(32 * 32 * 3, dtype=np.uint32).astype(np.uint8).reshape(32, 32, 3)
+    large = enlarge(frame)
+    assert large.shape == (96, 96, 3)
     assert np.array_equal(large[::3, ::3], frame)
     assert np.array_equal(large[2::3, 2::3], frame)
+    assert enlarge(large).shape == large.shape
 
 
 def test_margins_add_text_and_leave_the_sheet_as_it_is() -> None:
@@ -95,12 +97,13 @@ def test_a_swap_grid_has_contents_left_poses_above_and_the_truth_below(with_trut
     if with_truth:
         rows.insert(2, [None, 200, 201, 202])
         rows.append([None, 210, 211, 212])
-    height, width = len(rows) * (4 + GAP) + GAP, 4 * (6 + GAP) + GAP
-    left = int(np.flatnonzero((page[-height + GAP + 1] == 30).all(1))[0]) - (2 * GAP + 6)
+    high, wide = TILE, TILE // 4 * 6  # frames of 4x6 are enlarged
+    height, width = len(rows) * (high + GAP) + GAP, 4 * (wide + GAP) + GAP
+    left = int(np.flatnonzero((page[-height + GAP + 1] == 30).all(1))[0]) - (2 * GAP + wide)
     sheet = page[-height:, left : left + width]
     for r, row in enumerate(rows):
         for c, value in enumerate(row):
-            cell = sheet[GAP + r * (4 + GAP) :, GAP + c * (6 + GAP) :][:4, :6]
+            cell = sheet[GAP + r * (high + GAP) :, GAP + c * (wide + GAP) :][:high, :wide]
             assert (cell == (255 if value is None else value)).all()
 
 
