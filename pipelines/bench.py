@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -20,22 +21,21 @@ from drnet.pipelines.progress import Progress, Silent
 MEMORY = Path("/dev/shm")  # where there is a memory-backed folder, disks do not disturb the measurement
 
 
-def plain_clip(images: NDArray[np.uint8], draw: np.random.Generator, clip: NDArray[np.float32]) -> None:
-    """Draw a clip of two coloured bouncing digits in the plain style of research code, one frame and one step at a time.
+def plain_clip(images: NDArray[np.uint8], draw: np.random.Generator, frames: int, size: int) -> NDArray[np.float32]:
+    """Draw the clip that the builder draws, two coloured digits of which one hides the other, in plain style.
 
-    Each digit is resized when it is drawn, positions are advanced and reflected in a loop, frames are floats.
+    This does what the authors' Python generator does for a clip, step for step: each digit is resized and made a float
+    tensor when it is drawn, copied into every frame of a new float array, its position advanced and reflected one step at
+    a time; a mask over the whole clip hides what is behind.
 
-    Args:
-        images: (N, 28, 28) digits.
-        draw: random numbers.
-        clip: (T, H, W, 3) float32 that is filled, in [0, 1]; reused, since fresh memory would cost more than the drawing.
+    Returns:
+        (frames, size, size, 3) float32 in [0, 1].
     """
-    frames, size = clip.shape[:2]
     side = size // 2
-    clip.fill(0)
+    clip = np.zeros((frames, size, size, 3), np.float32)
     for colour in range(2):
         image = Image.fromarray(images[draw.integers(len(images))]).resize((side, side), Image.Resampling.BILINEAR)
-        digit = np.asarray(image, np.float32) / 255
+        digit = torch.from_numpy(np.array(image)[None]).contiguous().to(torch.float32).div(255)
         x, y = draw.integers(size - side, size=2)
         dx, dy = draw.integers(-4, 5, size=2)
         for time_step in range(frames):
@@ -43,10 +43,12 @@ def plain_clip(images: NDArray[np.uint8], draw: np.random.Generator, clip: NDArr
                 y, dy = (0, draw.integers(1, 5)) if y < 0 else (size - side, draw.integers(-4, 0))
             if x < 0 or x > size - side:
                 x, dx = (0, draw.integers(1, 5)) if x < 0 else (size - side, draw.integers(-4, 0))
-            clip[time_step, y : y + side, x : x + side, colour] += digit
+            clip[time_step, y : y + side, x : x + side, colour] = np.copy(digit.numpy())
             y += dy
             x += dx
-    np.minimum(clip, 1, out=clip)
+    front = draw.integers(2)
+    clip[..., 1 - front][clip[..., front] > 0] = 0
+    return clip
 
 
 def rate(work: Callable[[], int]) -> float:
@@ -77,7 +79,6 @@ def bench_digits(
     plan = plan_build(data, codec, clips)  # type: ignore[arg-type]
     images, draw = digits.load(data.source, "train")[0], np.random.default_rng(0)
     jobs = [job for job in plan.jobs if job.split == "train"]
-    buffer = np.zeros((data.frames, data.size, data.size, 3), np.float32)
     ours, plain = [], []
     progress.start("bench digits", rounds, "rounds")
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as name:
@@ -89,7 +90,7 @@ def bench_digits(
 
         def draw_plain() -> int:
             for _ in range(clips):
-                plain_clip(images, draw, buffer)
+                plain_clip(images, draw, data.frames, data.size)
             return clips
 
         build_one(0)

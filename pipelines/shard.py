@@ -5,7 +5,7 @@ time 0, fixed owner and mode, so a shard's bytes depend on its clips alone.
 """
 
 import hashlib
-import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,12 +13,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import orjson
+
 from drnet.datasets.contract import Clip, DataError, Label
 from drnet.pipelines.codec import EXTENSIONS, REBUILD, Codec, encode, frame_checks
 from drnet.pipelines.files import canonical_json, read_json, sha256_of, sync, sync_folder, whole_file, write_whole
 
 FORMAT = 1
 BLOCK = 512
+NUMBERS = frozenset({int, float})  # not bool, which JSON would read back as another type
 KEY = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 
@@ -143,10 +146,13 @@ def check_labels(clip: Clip, labels: Mapping[str, Label]) -> None:
         value = clip.labels[name]
         if label.varying and (not isinstance(value, list) or len(value) != len(clip.frames)):
             raise ValueError(f"{clip.key}: label {name!r} must be a list of {len(clip.frames)} values")
-        values = value if label.varying else [value]
-        if other := set(map(type, values)) - {int, float}:
-            raise ValueError(f"{clip.key}: label {name!r} must be a number, not {other.pop().__name__}")
-        if label.kind == "category" and not set(values) <= set(range(len(label.names))):
+        values = value if label.varying else (value,)
+        types = set(map(type, values))
+        if not types <= NUMBERS:
+            raise ValueError(f"{clip.key}: label {name!r} must be a number, not {(types - NUMBERS).pop().__name__}")
+        if float in types and not all(map(math.isfinite, values)):
+            raise ValueError(f"{clip.key}: label {name!r} must be finite")
+        if label.kind == "category" and not set(values).issubset(range(len(label.names))):
             raise ValueError(f"{clip.key}: label {name!r} is {value}; it must index its {len(label.names)} names")
 
 
@@ -176,7 +182,7 @@ class ShardWriter:
         check_labels(clip, self._labels)
         self._last = clip.key
         frames = self._member(f"{clip.key}.{EXTENSIONS[self._codec]}", encode(clip.frames, self._codec))
-        text = json.dumps(clip.labels, separators=(",", ":"), allow_nan=False).encode()
+        text = orjson.dumps(clip.labels)
         labels = self._member(f"{clip.key}.json", text)
         checks = frame_checks(clip.frames)
         self.samples.append(Sample(clip.key, item, len(clip.frames), frames, labels, checks))

@@ -68,14 +68,18 @@ class Shard:
 
     def clip(self, index: int) -> NDArray[np.uint8]:
         """Return all frames of a clip, (T, H, W, C) uint8, checked."""
+        frames = self._decode(index)
+        for time, frame in enumerate(frames):
+            self._check(self.sidecar.samples[index], time, frame)
+        return frames
+
+    def _decode(self, index: int) -> NDArray[np.uint8]:
+        """Return all frames of a clip, unchecked but for their number."""
         sample = self.sidecar.samples[index]
         offset, size = sample.frames
         frames = decode(os.pread(self._file, size, offset), self.sidecar.codec, self._where(sample))
         if len(frames) != sample.length:
             raise DataError(f"{self._where(sample)}: {len(frames)} frames, where {sample.length} are listed; {REBUILD}")
-        if self.sidecar.codec == "raw":
-            for time in range(len(frames)):
-                self._check(sample, time, frames[time])
         return frames
 
     def read_frames(self, index: int, times: Sequence[int], out: NDArray[np.uint8]) -> None:
@@ -84,7 +88,10 @@ class Shard:
         if wrong := [time for time in times if not 0 <= time < sample.length]:
             raise IndexError(f"{self._where(sample)}: frame {wrong[0]} is not one of its {sample.length}")
         if self.sidecar.codec != "raw":
-            np.take(self.clip(index), times, axis=0, out=out)
+            frames = self._decode(index)
+            for place, time in zip(out, times, strict=True):
+                place[...] = frames[time]
+                self._check(sample, time, place)
             return
         offset, size = sample.frames
         frame = out[0].nbytes

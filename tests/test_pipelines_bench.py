@@ -7,12 +7,13 @@ from drnet.pipelines.bench import bench_digits, plain_clip
 
 def test_the_plain_style_draws_digits_that_move() -> None:
     images = np.full((3, 28, 28), 255, np.uint8)
-    clip = np.full((20, 64, 64, 3), 7, np.float32)
-    plain_clip(images, np.random.default_rng(0), clip)
+    clip = plain_clip(images, np.random.default_rng(0), 20, 64)
+    assert clip.shape == (20, 64, 64, 3)
     assert clip.min() == 0
     assert clip.max() == 1
     assert clip[..., 2].max() == 0
     assert all(clip[..., colour].any() for colour in range(2))
+    assert not np.logical_and(clip[..., 0], clip[..., 1]).any()
     assert any((clip[0] != later).any() for later in clip[1:])
 
 
