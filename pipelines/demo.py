@@ -37,6 +37,13 @@ class Example:
     build_words: str
     preset: str
     steps: int | None = None
+    horizon: int | None = None  # where the preset's own is too long for a demo
+
+    @property
+    def train_words(self) -> str:
+        """The options of `drnet train` that this example takes."""
+        given = {"preset": self.preset, "steps": self.steps, "horizon": self.horizon}
+        return " ".join(f"--{name} {value}" for name, value in given.items() if value is not None)
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ def choose_example(name: str, clips: int | None, steps: int | None) -> Example:
         return Example(Chairs(clips=count), f"chairs --clips {count}", "chairs-small", steps)
     count = clips or 5000
     data = BouncingDigits(OPTDIGITS, clips=count, test_clips=max(2, count // 25), size=32)
-    return Example(data, f"mnist --source optdigits --clips {count} --size 32", "mnist-small", steps or 4000)
+    return Example(data, f"mnist --source optdigits --clips {count} --size 32", "mnist-small", steps, 4000)
 
 
 def demo(
@@ -100,7 +107,8 @@ def demo(
 
     build(plan_build(example.data, "zstd"), shards, workers, progress)
     lap("build")
-    report = train(shards, run, example.preset, example.steps, "auto", progress=progress, stop=stop)
+    changes = {"horizon": example.horizon}
+    report = train(shards, run, example.preset, example.steps, "auto", changes, progress=progress, stop=stop)
     lap("train")
     if report.stopped:
         return DemoReport(out / "index.html", SwapErrors(0, 0, 0, 0), seconds, False)
@@ -146,8 +154,7 @@ def write_page(
     where = shlex.quote(str(out))
     run = [
         f"drnet data build {example.build_words} --out {where}/data",
-        f"drnet train --shards {where}/data --out {where}/run --preset {example.preset}"
-        + (f" --steps {example.steps}" if example.steps else ""),
+        f"drnet train --shards {where}/data --out {where}/run {example.train_words}",
         f"drnet export-features {where}/run --shards {where}/data --out {where}/features.h5",
         f"drnet probe {where}/features.h5 --out {where}/probe.json",
     ]
