@@ -1,5 +1,8 @@
 """`drnet demo`."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -29,8 +32,15 @@ def demo(
     """
     from drnet.pipelines.demo import demo as run_demo
 
-    with console.stop_event() as (stop, signals):
-        report = run_demo(out, data, clips, steps, workers, console.Bar(), stop)
+    signals: list[int] = []
+
+    @contextmanager
+    def stoppable() -> Iterator[threading.Event]:
+        with console.stop_event() as (event, seen):
+            yield event
+        signals.extend(seen)
+
+    report = run_demo(out, data, clips, steps, workers, console.Bar(), stoppable)
     if not report.finished:
         console.err.print("stopped; the same command continues", markup=False)
         raise typer.Exit(128 + signals[0])

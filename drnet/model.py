@@ -22,6 +22,9 @@ Metrics = dict[str, Tensor]
 class DrNetConfig:
     """The model's settings. Defaults are the paper's for MNIST (Sec. 4.1).
 
+    Losses over pixels and vectors are means, as in the authors' code, not sums as Eq. 1 and 2 are written: the paper's
+    alpha and beta only make sense so (at 3x64x64 a sum is 12,288 times larger).
+
     Attributes:
         size, channels: of the frames.
         content_dim, pose_dim: lengths of the two vectors.
@@ -77,7 +80,7 @@ class DrNetConfig:
             value = getattr(self, name)
             if value not in allowed:
                 raise ValueError(f"{name} {value!r} is not allowed; supported are {', '.join(allowed)}")
-        if self.alpha_warmup and not (self.alpha_start > 0 and self.alpha > 0):
+        if self.alpha_warmup and self.alpha > 0 and not self.alpha_start > 0:
             raise ValueError(f"alpha_start {self.alpha_start} is not allowed with alpha_warmup; it must be above 0")
 
     def to_json(self) -> dict[str, Any]:
@@ -86,7 +89,7 @@ class DrNetConfig:
 
     def alpha_at(self, step: int) -> float:
         """Alpha at an absolute step."""
-        if step >= self.alpha_warmup:
+        if step >= self.alpha_warmup or not self.alpha:
             return self.alpha
         return self.alpha_start * (self.alpha / self.alpha_start) ** (step / self.alpha_warmup)
 

@@ -20,7 +20,7 @@ Codec = Literal["raw", "zstd"]
 EXTENSIONS: dict[str, str] = {"raw": "npy", "zstd": "npy.zst"}
 ZSTD_LEVEL = 1
 CLIP_LIMIT = 1 << 31  # bytes of the largest clip that is read
-HEAD = 4096  # bytes of a member that suffice to know its shape
+HEAD = (1 << 17) + 512  # bytes of a member that suffice to know its shape: a zstd block comes as a whole
 
 _HEADER = re.compile(
     rb"\{'descr': '\|u1', 'fortran_order': False, 'shape': \((\d{1,9}), (\d{1,9}), (\d{1,9}), (\d{1,9})\), \} *\n"

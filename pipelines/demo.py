@@ -4,7 +4,8 @@ import importlib.util
 import shlex
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,15 @@ class DemoReport:
     finished: bool
 
 
+Stoppable = Callable[[], AbstractContextManager[threading.Event]]
+
+
+@contextmanager
+def never_stopped() -> Iterator[threading.Event]:
+    """Give an event that nobody sets."""
+    yield threading.Event()
+
+
 def choose_example(name: str, clips: int | None, steps: int | None) -> Example:
     """Return an example by name; `auto` is chairs, or digits where pybullet is missing."""
     if name not in ("auto", "chairs", "digits"):
@@ -64,10 +74,12 @@ def choose_example(name: str, clips: int | None, steps: int | None) -> Example:
         name = "chairs" if importlib.util.find_spec("pybullet") else "digits"
     if name == "chairs":
         count = clips or 800
-        return Example(Chairs(clips=count), f"chairs --clips {count}", "chairs-small", steps)
+        data = Chairs(clips=count, test_clips=max(2, count // 10))
+        return Example(data, f"chairs --clips {count} --test-clips {data.count('test')}", "chairs-small", steps)
     count = clips or 5000
-    data = BouncingDigits(OPTDIGITS, clips=count, test_clips=max(2, count // 25), size=32)
-    return Example(data, f"mnist --source optdigits --clips {count} --size 32", "mnist-small", steps, 4000)
+    digits = BouncingDigits(OPTDIGITS, clips=count, test_clips=max(2, count // 10), size=32)
+    words = f"mnist --source optdigits --clips {count} --test-clips {digits.count('test')} --size 32"
+    return Example(digits, words, "mnist-small", steps, 4000)
 
 
 def demo(
@@ -77,7 +89,7 @@ def demo(
     steps: int | None = None,
     workers: int = 2,
     progress: Progress | None = None,
-    stop: threading.Event | None = None,
+    stoppable: Stoppable = never_stopped,
 ) -> DemoReport:
     """Build a data set, train a small DrNet on it, export and probe its features, and write `index.html`.
 
@@ -90,9 +102,10 @@ def demo(
         steps: of training; by default the preset's.
         workers: processes that build.
         progress: told of everything.
-        stop: when set, training ends after the current step; the page is then not written.
+        stoppable: entered while it trains; when the event it gives is set, training ends after the current step with a
+            checkpoint, and the page is not written.
     """
-    progress, stop = progress or Silent(), stop or threading.Event()
+    progress = progress or Silent()
     example = choose_example(data, clips, steps)
     if data == "auto" and example.preset != "chairs-small":
         progress.note("pybullet has no wheel for this platform, so the demo takes handwritten digits instead of chairs")
@@ -108,7 +121,8 @@ def demo(
     build(plan_build(example.data, "zstd"), shards, workers, progress)
     lap("build")
     changes = {"horizon": example.horizon}
-    report = train(shards, run, example.preset, example.steps, "auto", changes, progress=progress, stop=stop)
+    with stoppable() as stop:
+        report = train(shards, run, example.preset, example.steps, "auto", changes, progress=progress, stop=stop)
     lap("train")
     if report.stopped:
         return DemoReport(out / "index.html", SwapErrors(0, 0, 0, 0), seconds, False)

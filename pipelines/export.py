@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from drnet.datasets.contract import SPLITS, DataError, Label
 from drnet.model import DrNet
+from drnet.pipelines.files import sync, sync_folder
 from drnet.pipelines.loader import to_device
 from drnet.pipelines.progress import Progress, Silent
 from drnet.pipelines.run import Checkpoint, data_error_if_size_differs, load_run
@@ -129,7 +130,10 @@ def export_features(
             for first, clips in clip_groups(collection):
                 writer.write(first, clips, encode(model, clips, chosen))
                 progress.advance(len(clips))
+        with temporary.open("rb+") as written:
+            sync(written)
         temporary.replace(out)
+        sync_folder(out.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -6,6 +6,7 @@ Neither workers, ranks nor anything read before influences it, so a run resumes 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +60,10 @@ class Plan:
         self._firsts = np.concatenate([[0], np.cumsum(self.counts)])
         self._epoch = lru_cache(maxsize=2)(self._shard_order)
         self._window = lru_cache(maxsize=4)(self._clip_order)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to a worker process without the caches."""
+        return Plan, (self.order_key, self.seed, self.counts.tolist(), self.batch_size)
 
     def _shard_order(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Shards in the epoch's order, and where each window's clips start in it."""

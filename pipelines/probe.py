@@ -5,7 +5,7 @@ the mean vector of a clip's frames, a varying one from each frame's vector. Numb
 A number with a period (an azimuth) is told as sine and cosine.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,13 +68,16 @@ def choose_clips(features: Features, seed: int) -> tuple[NDArray[np.int64], NDAr
     return chosen[0], chosen[1]
 
 
-def probed_labels(features: Features) -> dict[str, str]:
-    """Return for every label why it is not probed, or an empty text where it is."""
+def probed_labels(features: Features, draws: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> dict[str, str]:
+    """Return for every label why it is not probed on these draws of clips, or an empty text where it is."""
     reasons = {}
     keys = {features.attributes.get("split_key"), features.attributes.get("content_key")}
     for name, label in features.label_types.items():
-        kinds = {split: len(np.unique(valid_values(features, name, features.split == split))) for split in SPLITS}
-        poor = [split for split, count in kinds.items() if count < 2]
+        poor = [
+            split
+            for number, split in enumerate(SPLITS)
+            if any(len(np.unique(valid_values(features, name, draw[number]))) < 2 for draw in draws)
+        ]
         if name in keys or label.unit == "id":
             reasons[name] = "is a name without an order"
         elif poor:
@@ -84,7 +87,7 @@ def probed_labels(features: Features) -> dict[str, str]:
     return reasons
 
 
-def valid_values(features: Features, name: str, clips: NDArray[np.bool_]) -> NDArray:
+def valid_values(features: Features, name: str, clips: NDArray) -> NDArray:
     """Return all values of a label over some clips, without the padding."""
     values = features.labels[name][clips]
     return values[~np.isnan(values)] if features.label_types[name].kind == "number" else values[values >= 0]
@@ -107,13 +110,13 @@ def probe(path: Path, progress: Progress | None = None, seeds: int = SEEDS) -> d
     """
     progress = progress or Silent()
     features = load_features(path)
-    reasons = probed_labels(features)
+    draws = [choose_clips(features, seed) for seed in range(seeds)]
+    reasons = probed_labels(features, draws)
     names = [name for name, reason in reasons.items() if not reason]
     progress.start("probing", seeds * len(FEATURES), "rounds")
     scores: dict[str, dict[str, dict[str, list[float]]]] = {n: {f: {} for f in FEATURES} for n in names}
     chances: dict[str, list[float]] = {name: [] for name in names}
-    for seed in range(seeds):
-        fit, score = choose_clips(features, seed)
+    for seed, (fit, score) in enumerate(draws):
         for feature in FEATURES:
             for varying in (False, True):
                 chosen = [name for name in names if features.label_types[name].varying == varying]

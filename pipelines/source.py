@@ -136,16 +136,20 @@ class Collection:
     """The clips of some shards, numbered from 0 in shard order.
 
     Attributes:
-        places: the shards.
+        places: the shards, sorted by name: the order in which they were named changes nothing.
         manifest: of the data set they belong to; None where they have none.
         order_key: what a reading order depends on.
     """
 
     def __init__(self, places: Sequence[ShardPlace], manifest: Manifest | None) -> None:
-        self.places, self.manifest = tuple(places), manifest
+        self.places, self.manifest = tuple(sorted(places, key=lambda place: (place.name, place.sha256))), manifest
         self.order_key = order_key((place.name, place.sha256) for place in places)
         self.starts = np.concatenate([[0], np.cumsum([place.clips for place in places])]).astype(np.int64)
         self._open = lru_cache(maxsize=OPEN_SHARDS)(self._open_shard)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to a worker process without the open files."""
+        return Collection, (self.places, self.manifest)
 
     def __len__(self) -> int:
         return int(self.starts[-1])

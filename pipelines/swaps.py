@@ -53,14 +53,19 @@ def swapped(
 
 
 def held_out_clips(shards: str | Path, training: Collection) -> Collection:
-    """Return the test split of the data set that training clips belong to, or where it is not there the training clips."""
+    """Return the test split of the data set that training clips belong to, or where it has none the training clips."""
     if training.manifest is None or not training.manifest.clips("test"):
         return training
     folder = shards if not str(shards).endswith(".tar") else str(shards).rpartition("/")[0] or "."
+    return open_shards(folder, ["test"])
+
+
+def held_out_frames(shards: str | Path, training: Collection) -> HeldOut:
+    """Return frames to swap from the test split or, where its shards are not at hand, from the training clips."""
     try:
-        return open_shards(folder, ["test"])
+        return held_out(held_out_clips(shards, training))
     except DataError:
-        return training  # only the train shards were copied: pictures alone miss the others
+        return held_out(training)  # only the train shards were copied: pictures alone miss the others
 
 
 def held_out(collection: Collection, rows: int = ROWS, columns: int = COLUMNS) -> HeldOut:
@@ -82,7 +87,7 @@ class SwapErrors:
     """Mean squared errors of held-out frames in [0, 1], over random pairs of clips.
 
     Attributes:
-        own_pose: decoded from the content of another frame of the clip and its own pose.
+        own_pose: decoded from the content of one frame of the clip and the pose of the true drawing itself.
         other_pose: decoded with the pose of another clip, against the true drawing of that content in that pose.
         mean_frame: of the data set's mean frame, against the same drawings.
         pairs: how many.
@@ -98,9 +103,11 @@ class SwapErrors:
 def swap_errors(
     model: DrNet, collection: Collection, truth: Truth, device: torch.device, pairs: int = 512, seed: int = 0
 ) -> SwapErrors:
-    """Measure swaps against the truth on random pairs of a collection's clips."""
+    """Measure swaps against the truth on random pairs of a collection's clips; raises DataError for fewer than two."""
     draw = np.random.default_rng(seed)
     count = len(collection)
+    if count < 2:
+        raise DataError(f"{count} held-out clip is not enough to swap; build at least 2 with --test-clips")
     content = draw.integers(0, count, pairs)
     other = (content + draw.integers(1, count, pairs)) % count
     frames, own, poses, truths = [], [], [], []

@@ -35,7 +35,7 @@ from drnet.pipelines.run import (
     train_config,
 )
 from drnet.pipelines.source import Collection, open_shards
-from drnet.pipelines.swaps import HeldOut, held_out, held_out_clips
+from drnet.pipelines.swaps import HeldOut, held_out_frames
 from drnet.presets import preset
 from drnet.trainer import NotFinite, Trainer
 
@@ -97,6 +97,11 @@ def resolve(name: str, overrides: Mapping[str, Any], shape: tuple[int, int, int]
     unknown = given.keys() - model_fields - chosen.train.to_json().keys()
     if unknown:
         raise ValueError(f"setting {sorted(unknown)[0]!r} is not known")
+    if "horizon" in given:
+        share = given["horizon"] / chosen.train.horizon  # warm-ups are parts of the horizon, and follow it
+        warmups = {"warmup": chosen.train.warmup, "alpha_warmup": chosen.model.alpha_warmup}
+        warmups["beta_warmup"] = chosen.model.beta_warmup
+        given = {name: round(steps * share) for name, steps in warmups.items()} | given
     model = replace(
         chosen.model, size=height, channels=channels, **{k: v for k, v in given.items() if k in model_fields}
     )
@@ -141,7 +146,7 @@ def train(
         raise ValueError(f"steps {target} is not allowed; it must be at least 1")
     config = {"format": RUN_FORMAT, **settings, "data": describe(collection)}
     trainer = make_trainer(config, choose_device(device))
-    samples = held_out(held_out_clips(shards, collection))
+    samples = held_out_frames(shards, collection)
     session = Session(run, trainer, collection, logging, progress, samples, config["data"])
     with run_folder(run):
         settle_config(run, config)
@@ -264,7 +269,7 @@ class Session:
         start = self.trainer.step
         config = self.trainer.config
         source = PlannedFrames(self.collection, self.plan, config.max_offset, start, config.cyclic)
-        writer = SummaryWriter(str(self.run / "tensorboard"), purge_step=start)
+        writer = SummaryWriter(str(self.run / "tensorboard"), purge_step=start + 1)
         self.progress.start("training", target, "steps", done=start)
         batches = FrameStream(source).batches()
         clock = Clock()

@@ -106,3 +106,22 @@ def test_another_size_is_refused_in_one_line(size: int) -> None:
         DcganEncoder(3, size, 4, 5)
     assert str(SIZES[0]) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_pooled_encoder_does_not_see_a_shift_by_whole_strides() -> None:
+    torch.manual_seed(0)
+    frames = torch.rand(3, 3, 32, 32)
+    pooled = DcganEncoder(3, 32, 4, 6, pooled=True).eval()
+    plain = DcganEncoder(3, 32, 4, 6).eval()
+    shifted = frames.roll((8, 16), (2, 3))  # three convolutions of stride 2
+    with torch.no_grad():
+        torch.testing.assert_close(pooled(shifted), pooled(frames))
+        assert (plain(shifted) - plain(frames)).abs().max() > 1e-3
+
+
+def test_a_centred_encoders_batch_has_no_common_direction() -> None:
+    torch.manual_seed(0)
+    frames = torch.rand(64, 3, 32, 32)
+    centred, plain = DcganEncoder(3, 32, 4, 6, centred=True), DcganEncoder(3, 32, 4, 6)
+    with torch.no_grad():
+        assert centred(frames).mean(0).norm() < 0.2 < 0.5 < plain(frames).mean(0).norm()

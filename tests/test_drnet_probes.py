@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
+from torch.nn import functional as F
 
-from drnet.probes import logistic, mlp, r2, ridge, standardise
+from drnet.probes import _fit, logistic, mlp, r2, ridge, standardise
 
 
 def rows(count: int, seed: int, width: int = 6) -> np.ndarray:
@@ -107,3 +109,20 @@ def test_early_stopping_keeps_the_frames_of_a_clip_together(monkeypatch: pytest.
 def test_one_clip_is_enough_to_fit_on() -> None:
     x = rows(20, 0)
     assert np.isfinite(mlp(x, x[:, :1], x, 0, np.zeros(20, np.int64))).all()
+
+
+def test_the_weights_with_the_least_loss_on_held_out_rows_stay() -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(40, 3), torch.randn(40, 1)  # nothing to learn: the held-out loss soon rises
+    net, seen = torch.nn.Linear(3, 1), []
+
+    def loss_of(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        loss = F.mse_loss(found, wanted) * (30 if len(found) == 30 else 1)
+        if not torch.is_grad_enabled():
+            seen.append(float(loss))
+        return loss
+
+    _fit(net, x[:30], y[:30], x[30:], y[30:], loss_of, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert float(loss_of(net(x[30:]), y[30:])) == min(seen)
+    assert seen[-2] > min(seen)

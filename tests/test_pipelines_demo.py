@@ -3,6 +3,8 @@
 import json
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -52,9 +54,13 @@ def test_the_demo_run_again_continues_and_changes_nothing(made: tuple[Path, Demo
 
 
 def test_a_stopped_demo_writes_no_page(tmp_path: Path) -> None:
-    stop = threading.Event()
-    stop.set()
-    report = demo(tmp_path / "demo", "digits", clips=24, steps=3, workers=1, stop=stop)
+    @contextmanager
+    def stopped() -> Iterator[threading.Event]:
+        event = threading.Event()
+        event.set()
+        yield event
+
+    report = demo(tmp_path / "demo", "digits", clips=24, steps=3, workers=1, stoppable=stopped)
     assert not report.finished
     assert not (tmp_path / "demo" / "index.html").exists()
 
@@ -75,4 +81,6 @@ def test_without_pybullet_the_demo_takes_digits(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("drnet.pipelines.demo.importlib.util.find_spec", lambda name: None)
     assert choose_example("auto", 8, 1).preset == "mnist-small"
     monkeypatch.undo()
-    assert choose_example("chairs", 8, 1).preset == "chairs-small"
+    chairs = choose_example("chairs", 8, 1)
+    assert chairs.preset == "chairs-small"
+    assert chairs.data.count("test") == 2  # a swap takes two

@@ -14,6 +14,7 @@ import webdataset
 from drnet.datasets.contract import DataError
 from drnet.datasets.mnist import BouncingDigits
 from drnet.pipelines.build import build, plan_build
+from drnet.pipelines.codec import encode
 from drnet.pipelines.source import open_shards
 
 
@@ -156,3 +157,11 @@ def test_foreign_shards_of_two_shapes_are_refused(tmp_path: Path) -> None:
     foreign(tmp_path / "1.tar", plain(1, (4, 4, 8, 3)))
     with pytest.raises(DataError, match=r"1.tar: frames of \(4, 8, 3\), not \(8, 4, 3\)"):
         open_shards(tmp_path)
+
+
+def test_zstd_clips_larger_than_a_block_are_read_without_sidecars(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (20, 64, 64, 3), np.uint8)
+    rows = [("s0.npy.zst", encode(frames, "zstd"))]
+    collection = open_shards(foreign(tmp_path / "x.tar", rows))
+    assert np.array_equal(collection.frames(0), frames)
+    assert collection.frame_shape == (64, 64, 3)

@@ -1,5 +1,6 @@
 """The loader: WebDataset outside, planned reads inside, and errors that reach the user."""
 
+import pickle
 import threading
 from collections.abc import Iterator
 from itertools import islice
@@ -228,3 +229,18 @@ def test_a_negative_distance_is_refused(collection: Collection) -> None:
     source = source_of(collection)
     with pytest.raises(ValueError, match="max offset -1 is not allowed"):
         PlannedFrames(collection, source.plan, -1)
+
+
+def test_the_order_in_which_shards_are_named_changes_nothing(digits: Path) -> None:
+    forth, back = (open_shards(f"{digits}/train-{{{names}}}.tar") for names in ("000000,000001", "000001,000000"))
+    assert forth.order_key == back.order_key
+    assert list(forth.keys()) == list(back.keys())
+
+
+def test_a_stream_travels_to_a_spawned_worker(digits: Path) -> None:
+    collection = open_shards(digits)
+    plan = Plan(collection.order_key, 0, [place.clips for place in collection.places], 8)
+    source = PlannedFrames(collection, plan, max_offset=5)
+    source.read(0)  # files are open and orders are cached
+    there = pickle.loads(pickle.dumps(source))  # noqa: S301 - what a process pool does with its own jobs
+    assert np.array_equal(there.read(3).frames, source.read(3).frames)

@@ -1,17 +1,22 @@
 """Swap grids and swap errors on held-out clips."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
+from drnet.datasets.contract import DataError
 from drnet.datasets.mnist import BouncingDigits
 from drnet.model import DrNet, DrNetConfig
 from drnet.pipelines.build import build, plan_build
 from drnet.pipelines.source import Collection, open_shards
-from drnet.pipelines.swaps import held_out, held_out_clips, mean_frame, save_driven, swap_errors
+from drnet.pipelines.swaps import held_out, held_out_clips, held_out_frames, mean_frame, save_driven, swap_errors
 from drnet.pipelines.truth import truth_of
 
 CPU = torch.device("cpu")
@@ -51,21 +56,42 @@ def test_a_grid_leaves_the_models_mode_and_statistics_as_they_were(collection: C
     model.eval()
 
 
-def test_errors_are_those_of_the_frames_drawn(collection: Collection, model: DrNet) -> None:
-    truth = truth_of(collection)
-    assert truth is not None
-    errors = swap_errors(model, collection, truth, CPU, pairs=32)
-    assert errors.pairs == 32
-    assert errors == swap_errors(model, collection, truth, CPU, pairs=32)
-    constant = mean_frame(collection)
-    assert constant.shape == (32, 32, 3)
-    assert 0 < errors.mean_frame < 0.2
-    model_that_draws_black = DrNet(model.config).eval()
-    with torch.no_grad():
-        model_that_draws_black.decoder.layers[-1].weight.zero_()
-        model_that_draws_black.decoder.layers[-1].bias.fill_(-100)
-    black = swap_errors(model_that_draws_black, collection, truth, CPU, pairs=32)
-    assert black.own_pose == black.other_pose > errors.mean_frame
+class EchoPose(torch.nn.Module):
+    """Decodes to the frame that the pose was taken from, whatever the content."""
+
+    def content_encoder(self, frames: Tensor) -> Tensor:
+        return frames.flatten(1)
+
+    def pose_encoder(self, frames: Tensor) -> Tensor:
+        return frames.flatten(1)
+
+    def decode(self, content: Tensor, pose: Tensor) -> Tensor:
+        return pose.reshape(-1, 3, 32, 32)
+
+
+def test_errors_are_measured_against_the_content_of_one_clip_in_the_pose_of_the_other(collection: Collection) -> None:
+    asked: list[tuple[int, int, int]] = []
+    drawn = truth_of(collection)
+    assert drawn is not None
+
+    def truth(content: int, pose: int, time: int) -> NDArray[np.uint8]:
+        asked.append((content, pose, time))
+        return drawn(content, pose, time)
+
+    errors = swap_errors(EchoPose(), collection, truth, CPU, pairs=32)  # type: ignore[arg-type]
+    assert errors.own_pose == 0  # the truth itself gave the pose
+    assert all(content != pose for content, pose, _ in asked)
+    frames = [collection.frames(pose)[time] / 255 - drawn(content, pose, time) / 255 for content, pose, time in asked]
+    assert errors.other_pose == pytest.approx(float(np.square(frames).mean()), rel=1e-4)
+    truths = np.stack([drawn(*which) for which in asked]) / 255
+    assert errors.mean_frame == pytest.approx(float(np.square(truths - mean_frame(collection)).mean()), rel=1e-4)
+    assert errors == swap_errors(EchoPose(), collection, drawn, CPU, pairs=32)  # type: ignore[arg-type]
+
+
+def test_one_clip_cannot_be_swapped(collection: Collection) -> None:
+    one = Collection([replace(collection.places[0], clips=1)], collection.manifest)
+    with pytest.raises(DataError, match="1 held-out clip is not enough to swap"):
+        swap_errors(EchoPose(), one, lambda *which: one.frames(0)[0], CPU)  # type: ignore[arg-type]
 
 
 def test_the_mean_frame_is_the_mean_of_all_frames(collection: Collection) -> None:
@@ -79,3 +105,24 @@ def test_an_animation_has_a_picture_for_every_frame_of_the_driver(
     save_driven(tmp_path / "driven.gif", model, collection, CPU, rows=2)
     with Image.open(tmp_path / "driven.gif") as image:
         assert image.n_frames == 6  # type: ignore[attr-defined]
+
+
+def test_the_truth_below_a_driven_clip_is_its_own_content_in_the_drivers_pose(
+    collection: Collection, model: DrNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int, int]] = []
+    drawn = truth_of(collection)
+    assert drawn is not None
+    monkeypatch.setattr("drnet.pipelines.swaps.truth_of", lambda clips: lambda *w: asked.append(w) or drawn(*w))
+    save_driven(tmp_path / "driven.gif", model, collection, CPU, rows=2)
+    assert asked == [(clip, 0, time) for time in range(6) for clip in (1, 2)]
+
+
+def test_without_the_test_shards_pictures_show_training_clips(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "data")
+    for path in (tmp_path / "data").glob("test-*"):
+        path.unlink()
+    training = open_shards(tmp_path / "data")
+    np.testing.assert_array_equal(held_out_frames(tmp_path / "data", training).content[0], training.frames(0)[0])
+    test = open_shards(folder, ["test"])
+    np.testing.assert_array_equal(held_out_frames(folder, training).content[0], test.frames(0)[0])

@@ -348,3 +348,21 @@ def test_health_is_told_while_it_trains(digits: Path, tmp_path: Path) -> None:
 def test_logging_never_is_not_an_interval(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} 0 is not allowed; it must be at least 1"):
         Logging(**{name: 0})
+
+
+def test_tensorboard_misses_no_step_of_a_run_that_was_continued(digits: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = tmp_path / "run"
+    for steps in (6, STEPS):  # step 6 is logged before the checkpoint that the run continues from
+        run_to(digits, run, steps)
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("lr")] == [line["step"] for line in read_metrics(run)]
+
+
+def test_the_warm_ups_of_a_preset_follow_its_horizon() -> None:
+    whole, half = (resolve("mnist-small", {"horizon": n}, (32, 32, 3)) for n in (12_000, 6_000))
+    assert whole == resolve("mnist-small", {}, (32, 32, 3))
+    for part, name in (("model", "alpha_warmup"), ("model", "beta_warmup"), ("train", "warmup")):
+        assert half[part][name] == whole[part][name] // 2 > 0

@@ -39,6 +39,23 @@ def test_swapped_digits_stand_where_the_other_clip_has_them(digits: Collection) 
         assert y <= rows.min() <= rows.max() < y + 16
 
 
+def test_the_contents_own_digit_stays_in_front(digits: Collection) -> None:
+    fronts = [digits.labels(clip)["front"] for clip in range(len(digits))]
+    content = 0
+    pose = next(clip for clip in range(len(digits)) if fronts[clip] != fronts[content])
+    data = BouncingDigits("optdigits", clips=6, test_clips=4, frames=6, size=32)
+    moved = dict(digits.labels(content))
+    for axis in "xy":
+        for colour in ("red", "green"):
+            moved[f"{axis}_{colour}"] = digits.labels(pose)[f"{axis}_{colour}"]
+            moved[f"v{axis}_{colour}"] = digits.labels(pose)[f"v{axis}_{colour}"]
+    expected = data.redraw(moved, range(6))
+    truth = truth_of(digits)
+    assert truth is not None
+    for time in range(6):
+        np.testing.assert_array_equal(truth(content, pose, time), expected[time])
+
+
 def test_a_swapped_chair_is_the_same_chair_from_the_other_azimuth(tmp_path: Path) -> None:
     pytest.importorskip("pybullet")
     data = Chairs(clips=2, test_clips=2, size=32, frames=4)
