@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -92,13 +93,22 @@ def say_json(value: Any) -> None:
 
 def say_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table; the first column is text, the others are aligned right."""
-    table = Table(title=title, title_justify="left", title_style="bold", expand=False)
+    table = Table(expand=False)
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     console = out if out.is_terminal else Console(width=160, highlight=False)
+    if title:  # above the table, which would wrap it to its own width
+        console.print(title, markup=False, soft_wrap=True)
     console.print(table)
+
+
+def check_ending(path: Path, *endings: str) -> None:
+    """Raise ValueError where a file to write has another ending: it may be somebody's file of another kind."""
+    if path.suffix not in endings or path.is_dir():
+        kind = "a folder" if path.is_dir() else path.suffix or "no ending"
+        raise ValueError(f"{path}: {kind} is not allowed here; name a file that ends in {' or '.join(endings)}")
 
 
 class Stopped(BaseException):

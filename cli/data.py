@@ -1,5 +1,7 @@
 """`drnet data`: build data sets, and look at them."""
 
+import shlex
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -112,20 +114,29 @@ def chairs(
     _build(Chairs(clips, test_clips, size, frames, elevation, seed), out, codec, clips_per_shard, workers, dry_run)
 
 
+def count_of(problems: Sequence[str]) -> str:
+    """Say how many problems there are."""
+    return f"{len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'}"
+
+
 def _build(data: DataSet, out: Path, codec: CodecName, per_shard: int | None, workers: int, dry_run: bool) -> None:
-    from drnet.pipelines.build import build, plan_build, refuse_other_build
+    from drnet.pipelines.build import build, plan_build, refuse_other_build, shard_is_done
 
     plan = plan_build(data, codec.value, per_shard)
     if dry_run:
         refuse_other_build(out, plan)
         counts = ", ".join(f"{data.count(split)} {split}" for split in ("train", "test"))
-        console.say(f"would write {len(plan.jobs)} shards with {counts} clips to {out} (build {plan.build[:12]})")
+        kept = sum(shard_is_done(out / job.name, plan.build) for job in plan.jobs)
+        console.say(
+            f"would write {len(plan.jobs) - kept} of {len(plan.jobs)} shards and keep {kept}: {counts} clips in {out} "
+            f"(build {plan.build[:12]})"
+        )
         return
     report = build(plan, out, workers, console.Bar())
     for split, counted in report.counts.items():
-        console.say(f"{split}: " + ", ".join(f"{number} {fate}" for fate, number in counted.items()))
+        console.say(f"{split}: " + (", ".join(f"{number} {fate}" for fate, number in counted.items()) or "none"))
     console.say(f"{report.written} shards written, {report.kept} kept: {out}")
-    console.say(f"next: drnet data preview {out} --out preview.png")
+    console.say(f"next: drnet data preview {shlex.quote(str(out))} --out preview.png")
 
 
 @app.command()
@@ -178,7 +189,7 @@ def verify(
     else:
         for problem in problems:
             console.say(problem)
-        console.say(f"{checked['shards']} shards, {checked['clips']} clips checked: {len(problems) or 'no'} problems")
+        console.say(f"{checked['shards']} shards, {checked['clips']} clips checked: {count_of(problems)}")
     if problems:
         raise typer.Exit(1)
 

@@ -1,5 +1,6 @@
 """`drnet export-features` and `drnet probe`."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -18,11 +19,15 @@ def export_features(
 
     Example: drnet export-features runs/mnist --shards data/mnist --out features.h5
     """
+    console.check_ending(out, ".h5", ".hdf5")
     from drnet.pipelines.export import export_features as export
 
     counts = export(run, shards, out, device, console.Bar())
     console.say(", ".join(f"{number} {split}" for split, number in counts.items() if number) + f" clips: {out}")
-    console.say(f"next: drnet probe {out}")
+    if all(counts.values()):
+        console.say(f"next: drnet probe {shlex.quote(str(out))}")
+    else:
+        console.say("only one split is in it; a probe needs both: export from the data set's folder for that")
 
 
 def probe(
@@ -34,6 +39,10 @@ def probe(
 
     Example: drnet probe features.h5 --out probe.json
     """
+    if out is not None:
+        console.check_ending(out, ".json")
+    if not features.is_file():
+        raise ValueError(f"{features}: no such file; `drnet export-features RUN --shards S --out {features}` writes it")
     from drnet.pipelines.files import pretty_json, write_whole
     from drnet.pipelines.probe import SCORES, score_rows
     from drnet.pipelines.probe import probe as run_probe

@@ -23,12 +23,12 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-app.add_typer(data_app, name="data")
-app.add_typer(bench_app, name="bench")
-app.command()(train)
-app.command("export-features")(export_features)
-app.command()(probe)
-app.command()(demo)
+app.add_typer(data_app, name="data", short_help="Build data sets, and look at them.")
+app.command(short_help="Train DrNet on shards.")(train)
+app.command("export-features", short_help="Write content and pose of every frame.")(export_features)
+app.command(short_help="Measure what content and pose tell.")(probe)
+app.command(short_help="The whole job in a few minutes.")(demo)
+app.add_typer(bench_app, name="bench", short_help="Measure speed beside alternatives.")
 
 
 def _version(wanted: bool) -> None:

@@ -1,5 +1,6 @@
 """`drnet train`."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,14 @@ from drnet.cli.data import overrides
 def train(
     shards: Annotated[str, typer.Option(metavar="S", help="Folder of a data set, pattern of tars, or URL.")],
     out: Annotated[Path, typer.Option(metavar="RUN", help="Run folder; an existing run is continued.")],
-    preset: Annotated[str, typer.Option(metavar="NAME", help="mnist, mnist-small or chairs-small.")] = "mnist",
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="mnist (the paper's, 64x64, for a GPU), mnist-small (32x32) or chairs-small (64x64).  "
+            "[default: the run's own, in a new one mnist]",
+        ),
+    ] = None,
     steps: Annotated[int | None, typer.Option(metavar="N", help="Step to stop at.  [default: the horizon]")] = None,
     horizon: Annotated[int | None, typer.Option(metavar="N", help="Length of the schedules, in steps.")] = None,
     max_offset: Annotated[int | None, typer.Option(metavar="K", help="Largest distance of two frames.")] = None,
@@ -31,9 +39,11 @@ def train(
     checkpoint_every: Annotated[int, typer.Option(metavar="N", help="Steps between checkpoints.")] = 1000,
     sample_every: Annotated[int, typer.Option(metavar="N", help="Steps between pictures in samples/.")] = 1000,
 ) -> None:
-    """Train DrNet on shards. To resume, run the same command again; a larger --steps trains on.
+    """Train DrNet on shards into a run folder.
 
-    Settings that are not given are the preset's. Ctrl-C and SIGTERM write a checkpoint first.
+    To resume, run the same command again; a larger --steps trains on. Settings that are not given are the preset's or,
+    in a run that is continued, its own. Quote a pattern: 'DIR/train-{000000..000009}.tar'.
+    Ctrl-C and SIGTERM write a checkpoint first.
 
     Example: drnet train --shards data/mnist --out runs/mnist --preset mnist-small
     """
@@ -63,4 +73,8 @@ def train(
     if report.start == report.checkpoint.step:
         console.say(f"{out} has {report.start} steps already; a larger --steps trains on")
     console.say(f"{report.checkpoint.step} steps: {report.checkpoint.folder}")
-    console.say(f"next: drnet export-features {out} --shards {shards} --out features.h5")
+    if report.metrics:
+        shown = {name.split("/")[-1]: value for name, value in report.metrics.items() if name.startswith("loss/")}
+        console.say("last losses: " + ", ".join(f"{name} {value:.4g}" for name, value in shown.items()))
+    where = " ".join(map(shlex.quote, (str(out), "--shards", shards)))
+    console.say(f"next: drnet export-features {where} --out features.h5")

@@ -157,7 +157,9 @@ class Trainer:
     def _refuse(self, wrong: list[str]) -> None:
         if wrong:
             more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-            raise NotFinite(f"{', '.join(wrong[:3])}{more} not finite by step {self.step}; try a lower --lr")
+            raise NotFinite(
+                f"training diverged: {', '.join(wrong[:3])}{more} not finite by step {self.step}; try a lower --lr"
+            )
 
     def state(self) -> dict[str, Tensor]:
         """Return everything besides the weights that the next step depends on, as tensors."""

@@ -188,6 +188,8 @@ def build(
     if workers < 1:
         raise DataError(f"workers {workers} is not allowed; it must be at least 1")
     fresh = not folder.exists()
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: is a file; give a folder as --out")
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with locked(folder):

@@ -138,7 +138,7 @@ def _content_size(data: bytes | memoryview, where: str) -> int:
 
 def frame_checks(frames: NDArray[np.uint8]) -> str:
     """Return the CRC-32 of each frame, eight hexadecimal digits a frame, in one string."""
-    data = memoryview(np.ascontiguousarray(frames).reshape(-1))
+    data = np.ascontiguousarray(frames).reshape(-1).data
     size = len(data) // len(frames)
     checks = [zlib_ng.crc32(data[at : at + size]) for at in range(0, len(data), size)]
     return np.array(checks, ">u4").tobytes().hex()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from drnet.datasets.chairs import Chairs
-from drnet.datasets.contract import DataSet
+from drnet.datasets.contract import DataError, DataSet
 from drnet.datasets.digits import OPTDIGITS
 from drnet.datasets.mnist import BouncingDigits
 from drnet.pipelines import page
@@ -55,6 +55,19 @@ class DemoReport:
     errors: SwapErrors
     seconds: Mapping[str, float]
     finished: bool
+
+
+FILES = {"data", "run", "features.h5", "probe.json", "swap.json", "swap.png", "driven.gif", "losses.png"}
+FILES |= {"discriminator.png", "index.html"}
+
+
+def refuse_other_files(out: Path) -> None:
+    """Raise DataError where a demo's folder holds anything that is not a demo's."""
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out}: is a file; give a folder as --out")
+    others = sorted(path.name for path in out.glob("[!.]*") if path.name not in FILES)
+    if others:
+        raise DataError(f"{out}: holds other files ({', '.join(others[:3])}); choose an empty or new folder as --out")
 
 
 Stoppable = Callable[[], AbstractContextManager[threading.Event]]
@@ -109,6 +122,7 @@ def demo(
     example = choose_example(data, clips, steps)
     if data == "auto" and example.preset != "chairs-small":
         progress.note("pybullet has no wheel for this platform, so the demo takes handwritten digits instead of chairs")
+    refuse_other_files(out)
     shards, run, features = out / "data", out / "run", out / "features.h5"
     seconds: dict[str, float] = {}
     began = time.monotonic()

@@ -120,6 +120,9 @@ def export_features(
     model, checkpoint, config = load_run(run, str(chosen))
     collection = open_shards(shards, SPLITS)
     data_error_if_size_differs(config, collection.frame_shape)
+    trained, here = config["data"]["build"], collection.manifest.build if collection.manifest else None
+    if trained != here:
+        progress.note(f"the run was trained on data set {str(trained)[:12]}, these shards are of {str(here)[:12]}")
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     progress.start("exporting features", len(collection), "clips")

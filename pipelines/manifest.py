@@ -113,6 +113,9 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     if not path.exists():
+        if not folder.is_dir():
+            what = "is a file" if folder.exists() else "no such folder"
+            raise DataError(f"{folder}: {what}; give the folder of a data set that `drnet data build` made")
         hint = "the build is not complete; run the same build command again" if any(folder.glob("*.tar")) else ""
         raise DataError(f"{path} is missing: {hint or 'this is not a data set built by drnet'}")
     body = read_json(path, "the manifest", "run the build again")

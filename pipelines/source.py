@@ -7,7 +7,7 @@ Axes: T time, H height, W width, C channels; frames are uint8 (T, H, W, C).
 import json
 import os
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -136,13 +136,13 @@ class Collection:
     """The clips of some shards, numbered from 0 in shard order.
 
     Attributes:
-        places: the shards, sorted by name: the order in which they were named changes nothing.
+        places: the shards.
         manifest: of the data set they belong to; None where they have none.
         order_key: what a reading order depends on.
     """
 
     def __init__(self, places: Sequence[ShardPlace], manifest: Manifest | None) -> None:
-        self.places, self.manifest = tuple(sorted(places, key=lambda place: (place.name, place.sha256))), manifest
+        self.places, self.manifest = tuple(places), manifest
         self.order_key = order_key((place.name, place.sha256) for place in places)
         self.starts = np.concatenate([[0], np.cumsum([place.clips for place in places])]).astype(np.int64)
         self._open = lru_cache(maxsize=OPEN_SHARDS)(self._open_shard)
@@ -157,7 +157,11 @@ class Collection:
     def _open_shard(self, number: int) -> Shard:
         place = self.places[number]
         remote = is_url(place.location)
-        shard = open_remote(place.location, place.sha256) if remote else Shard(Path(place.location), place.sidecar)
+        if remote:
+            shard = open_remote(place.location, place.sha256)
+        else:  # a sidecar that the manifest promises must be there: without it nothing could be checked
+            known = place.sidecar or (read_sidecar(Path(place.location)) if self.manifest else None)
+            shard = Shard(Path(place.location), known)
         if shard.sidecar.sha256 != place.sha256 or len(shard) != place.clips:
             raise DataError(f"{place.location}: not the shard that the manifest lists; {REBUILD}")
         return shard
@@ -305,7 +309,12 @@ def _open_list(names: Sequence[str], manifest: Manifest | None) -> Collection:
         base = name.rsplit("/", 1)[-1]
         split, row = rows[base]
         places.append(ShardPlace(base, name, split, row.sha256, row.clips))
-    return Collection(places, manifest)
+    return Collection(in_order(places), manifest)
+
+
+def in_order(places: Iterable[ShardPlace]) -> list[ShardPlace]:
+    """Sort shards as the order key does: the order in which they were named changes nothing."""
+    return sorted(places, key=lambda place: (place.name, place.sha256))
 
 
 def _open_unlisted(names: Sequence[str]) -> Collection:
@@ -320,7 +329,7 @@ def _open_unlisted(names: Sequence[str]) -> Collection:
         first = first or shape
         if shape != first:
             raise DataError(f"{name}: frames of {shape}, not {first} as in the first shard")
-    return Collection(places, None)
+    return Collection(in_order(places), None)
 
 
 def _place(name: str, location: str, sidecar: Sidecar) -> ShardPlace:

@@ -19,6 +19,7 @@ from drnet.pipelines.pictures import save_png
 from drnet.pipelines.plan import Plan
 from drnet.pipelines.progress import Progress, Silent
 from drnet.pipelines.run import (
+    CONFIG,
     METRICS,
     RUN_FORMAT,
     TRAINER,
@@ -29,6 +30,7 @@ from drnet.pipelines.run import (
     latest_checkpoint,
     load_tensors,
     load_weights,
+    read_config,
     run_folder,
     save_checkpoint,
     settle_config,
@@ -77,42 +79,50 @@ class TrainReport:
     metrics: Mapping[str, float]
 
 
-def resolve(name: str, overrides: Mapping[str, Any], shape: tuple[int, int, int]) -> dict[str, Any]:
+def resolve(
+    name: str | None,
+    overrides: Mapping[str, Any],
+    shape: tuple[int, int, int],
+    before: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Return a run's complete settings: a preset, the user's changes, and what follows from the data.
 
     Args:
-        name: of the preset.
+        name: of the preset; None for the run's own, or `mnist`.
         overrides: values by field name, of the model or of the training; None leaves the preset's.
         shape: (H, W, C) of the frames.
+        before: settings of the run that is continued: what is not given stays as it was.
 
     Raises:
         ValueError: where a value or the frames' shape is not allowed.
     """
-    chosen = preset(name)
     height, width, channels = shape
     if height != width:
         raise DataError(f"frames of {height}x{width} are not allowed; the networks take square ones: build with --size")
+    if before is not None and name in (None, before["preset"]):
+        name, base_model, base_train = before["preset"], DrNetConfig(**before["model"]), train_config(before)
+    else:
+        name = name or "mnist"
+        base_model, base_train = preset(name).model, preset(name).train
     given = {key: value for key, value in overrides.items() if value is not None}
-    model_fields = chosen.model.to_json().keys()
-    unknown = given.keys() - model_fields - chosen.train.to_json().keys()
+    model_fields = base_model.to_json().keys()
+    unknown = given.keys() - model_fields - base_train.to_json().keys()
     if unknown:
         raise ValueError(f"setting {sorted(unknown)[0]!r} is not known")
     if "horizon" in given:
-        share = given["horizon"] / chosen.train.horizon  # warm-ups are parts of the horizon, and follow it
-        warmups = {"warmup": chosen.train.warmup, "alpha_warmup": chosen.model.alpha_warmup}
-        warmups["beta_warmup"] = chosen.model.beta_warmup
-        given = {name: round(steps * share) for name, steps in warmups.items()} | given
-    model = replace(
-        chosen.model, size=height, channels=channels, **{k: v for k, v in given.items() if k in model_fields}
-    )
-    train = replace(chosen.train, **{k: v for k, v in given.items() if k not in model_fields})
+        share = given["horizon"] / base_train.horizon  # warm-ups are parts of the horizon, and follow it
+        warmups = {"warmup": base_train.warmup, "alpha_warmup": base_model.alpha_warmup}
+        warmups["beta_warmup"] = base_model.beta_warmup
+        given = {key: round(steps * share) for key, steps in warmups.items()} | given
+    model = replace(base_model, size=height, channels=channels, **{k: v for k, v in given.items() if k in model_fields})
+    train = replace(base_train, **{k: v for k, v in given.items() if k not in model_fields})
     return {"preset": name, "model": model.to_json(), "train": train.to_json()}
 
 
 def train(
     shards: str | Path,
     run: Path,
-    preset_name: str = "mnist",
+    preset_name: str | None = None,
     steps: int | None = None,
     device: str = "auto",
     overrides: Mapping[str, Any] | None = None,
@@ -125,7 +135,7 @@ def train(
     Args:
         shards: folder, brace pattern or URL.
         run: the run folder.
-        preset_name: a row of `drnet.presets.PRESETS`.
+        preset_name: a row of `drnet.presets.PRESETS`; None for the run's own, in a new one `mnist`.
         steps: absolute step to stop at; the preset's horizon by default. It influences nothing else.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         overrides: settings that differ from the preset's, by field name.
@@ -138,7 +148,8 @@ def train(
     """
     logging, progress, stop = logging or Logging(), progress or Silent(), stop or threading.Event()
     collection = open_shards(shards)
-    settings = resolve(preset_name, overrides or {}, collection.frame_shape)
+    before = read_config(run) if (run / CONFIG).exists() else None
+    settings = resolve(preset_name, overrides or {}, collection.frame_shape, before)
     if settings["train"]["cyclic"]:
         check_cyclic(collection)
     target = settings["train"]["horizon"] if steps is None else steps
@@ -150,6 +161,8 @@ def train(
     session = Session(run, trainer, collection, logging, progress, samples, config["data"])
     with run_folder(run):
         settle_config(run, config)
+        if before is None:
+            note_unusual_size(settings, progress)
         start = restore(run, trainer)
         began = time.monotonic()
         if start < target:
@@ -171,6 +184,14 @@ def describe(collection: Collection) -> dict[str, Any]:
         "build": manifest.build if manifest else None,
         "data_set": manifest.about["data_set"] if manifest else None,
     }
+
+
+def note_unusual_size(settings: Mapping[str, Any], progress: Progress) -> None:
+    """Say where a preset is used with frames of a size it was not made for."""
+    size, sizes = settings["model"]["size"], preset(settings["preset"]).sizes
+    if size not in sizes:
+        meant = " or ".join(map(str, sizes))
+        progress.note(f"preset {settings['preset']} is meant for frames of {meant}, and these are {size}")
 
 
 def check_cyclic(collection: Collection) -> None:

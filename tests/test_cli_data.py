@@ -95,7 +95,7 @@ def test_a_dry_run_writes_nothing_and_refuses_what_the_build_would_refuse(
         "data", "build", "mnist", "--source", "optdigits", *SMALL, "--dry-run", "--out", tmp_path / "x"
     )
     assert code == 0
-    assert out.startswith(f"would write 4 shards with 6 train, 1 test clips to {tmp_path / 'x'} (build ")
+    assert out.startswith(f"would write 4 of 4 shards and keep 0: 6 train, 1 test clips in {tmp_path / 'x'} (build ")
     assert not (tmp_path / "x").exists()
     again = inside("data", "build", "mnist", "--source", "optdigits", *SMALL, "--seed", 3, "--dry-run", "--out", folder)
     assert "another build (seed 0, not 3; codec 'raw', not 'zstd')" in the_error(again)
@@ -188,7 +188,15 @@ def test_a_folder_that_is_no_data_set_is_told(inside: Any, tmp_path: Path, comma
     folder = tmp_path / "x"
     if made:
         folder.mkdir()
-    assert "not a data set built by drnet" in the_error(inside("data", command, folder))
+    said = "not a data set built by drnet" if made else "no such folder"
+    assert said in the_error(inside("data", command, folder))
+
+
+def test_a_dry_run_counts_the_shards_that_are_there(inside: Any, tmp_path: Path) -> None:
+    words = ["data", "build", "mnist", "--source", "optdigits", *SMALL, "--out", tmp_path / "x"]
+    assert inside(*words)[0] == 0
+    (tmp_path / "x" / "test-000000.tar").unlink()
+    assert inside(*words, "--dry-run")[1].startswith("would write 1 of 4 shards and keep 3")
 
 
 def test_info_tells_what_is_there_and_json_for_programs(inside: Any, folder: Path) -> None:

@@ -65,7 +65,8 @@ def test_a_process_that_is_stopped_by_signals_ends_with_the_same_bits(
         at = checkpoint.step
     found = command(*train, run)
     assert (found.code, found.out.splitlines()[0]) == (0, f"{STEPS} steps: {run}/checkpoints/000000{STEPS}")
-    assert found.out.splitlines()[1] == f"next: drnet export-features {run} --shards {digits} --out features.h5"
+    assert found.out.splitlines()[1].startswith("last losses: reconstruction 0.")
+    assert found.out.splitlines()[2] == f"next: drnet export-features {run} --shards {digits} --out features.h5"
 
     assert command(*train, expected).code == 0
     one, other = latest_checkpoint(run), latest_checkpoint(expected)
@@ -145,8 +146,13 @@ def test_shards_that_are_not_there_and_frames_that_do_not_fit_are_one_line(
         (["train", "--shards", digits, "--out", trained, *WORDS, "--seed", 5], "was started with train.seed 0, not 5"),
         (["export-features", tmp_path, "--shards", digits, "--out", out], "no run here"),
         (["export-features", trained, "--shards", tmp_path / "none", "--out", out], "no such folder"),
-        (["probe", out], "missing; `drnet export-features"),
+        (["probe", out], "no such file; `drnet export-features"),
         (["probe", digits / "manifest.json"], "not an HDF5 file"),
+        (
+            ["probe", out, "--out", digits / "train-000000.tar"],
+            ".tar is not allowed here; name a file that ends in .json",
+        ),
+        (["export-features", trained, "--shards", digits, "--out", tmp_path], "a folder is not allowed here"),
     ]
     for words, said in cases:
         found = command(*words)

@@ -152,7 +152,7 @@ def test_a_metric_that_is_not_finite_stops_with_its_name_and_step() -> None:
     with torch.no_grad():
         trainer.model.first.fill_(math.nan)
     trainer.train_step(torch.zeros(1))
-    with pytest.raises(NotFinite, match=r"^one not finite by step 2; try a lower --lr$"):
+    with pytest.raises(NotFinite, match=r"^training diverged: one not finite by step 2; try a lower --lr$"):
         trainer.take_metrics()
 
 

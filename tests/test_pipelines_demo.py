@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from drnet.datasets.contract import DataError
 from drnet.pipelines.demo import DemoReport, choose_example, demo
 from drnet.pipelines.source import open_shards
 
@@ -84,3 +85,10 @@ def test_without_pybullet_the_demo_takes_digits(monkeypatch: pytest.MonkeyPatch)
     chairs = choose_example("chairs", 8, 1)
     assert chairs.preset == "chairs-small"
     assert chairs.data.count("test") == 2  # a swap takes two
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"holds other files \(notes\.txt\)"):
+        demo(tmp_path, "digits", clips=24, steps=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

@@ -341,7 +341,16 @@ def test_health_warns_of_a_dead_pose_and_a_dead_content() -> None:
 def test_health_is_told_while_it_trains(digits: Path, tmp_path: Path) -> None:
     notes = Notes()
     run_to(digits, tmp_path / "run", 12, logging=Logging(1, 100, 100), progress=notes)
-    assert [line.split(":")[0] for line in notes.lines] == ["step 10"]
+    unusual, health = notes.lines
+    assert unusual == "preset mnist is meant for frames of 64, and these are 32"
+    assert health.startswith("step 10: reconstruction ")
+
+
+def test_a_run_is_continued_without_repeating_its_settings(through: Path, digits: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run_to(digits, run, 7)
+    train(digits, run, None, STEPS, "cpu", {}, LOGGING)
+    assert_same(run, through)
 
 
 @pytest.mark.parametrize("name", ["log_every", "checkpoint_every", "sample_every", "keep"])
