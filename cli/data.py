@@ -98,7 +98,9 @@ def chairs(
     test_clips: TestClips = None,
     frames: Annotated[int, typer.Option(metavar="T", min=1, help="Azimuths in a full turn.")] = 36,
     size: Annotated[int, typer.Option(help="Height and width of the frames: 32, 64, 128 or 256.")] = 64,
-    elevation: Annotated[float, typer.Option(metavar="DEGREES", help="Of the camera above the seat.")] = 20.0,
+    elevation: Annotated[
+        float, typer.Option(metavar="DEGREES", help="Of the camera above the horizon, 0 to 60.")
+    ] = 20.0,
     seed: Seed = 0,
     codec: CodecOption = CodecName.zstd,
     clips_per_shard: PerShard = None,
@@ -197,7 +199,7 @@ def verify(
 @app.command()
 def preview(
     folder: Annotated[str, typer.Argument(metavar="DIR|URL", help="A data set, or a pattern of its shards.")],
-    out: Annotated[Path, typer.Option(metavar="x.png|x.gif", help="A contact sheet, or an animation.")],
+    out: Annotated[Path, typer.Option(metavar="x.png|x.gif|x.mp4", help="A contact sheet, or an animation.")],
     split: Annotated[SplitName, typer.Option(help="Which clips.")] = SplitName.train,
     clips: Annotated[int, typer.Option(metavar="N", min=1, help="How many clips.")] = 8,
     first: Annotated[int, typer.Option(metavar="I", min=0, help="Number of the first clip.")] = 0,

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from drnet.datasets.contract import DataError, Label
+from drnet.pipelines.ffmpeg import save_mp4
 from drnet.pipelines.manifest import read_manifest
 from drnet.pipelines.pictures import enlarge, save_gif, save_png, tile, to_rgb, with_margins
 from drnet.pipelines.source import Collection, open_shards
@@ -72,7 +73,7 @@ def caption(labels: Mapping[str, Any], types: Mapping[str, Label], time: int | N
 
 
 def preview_data(folder: str | Path, out: Path, split: str = "train", clips: int = 8, first: int = 0) -> None:
-    """Draw a contact sheet (`.png`, a row for each clip) or an animation (`.gif`) of some clips, with labels.
+    """Draw a contact sheet (`.png`, a row for each clip) or an animation (`.gif`, `.mp4`) of some clips, with labels.
 
     Args:
         folder: of the data set, or anything else that `open_shards` takes.
@@ -82,12 +83,12 @@ def preview_data(folder: str | Path, out: Path, split: str = "train", clips: int
         first: number of the first one.
 
     Raises:
-        DataError: where the split has no such clips, or the file name ends in neither.
+        DataError: where the split has no such clips, or the file name ends in none of them.
     """
-    draw = {".png": _contact_sheet, ".gif": _animation}.get(out.suffix.lower())
+    draw = {".png": _contact_sheet, ".gif": _animation, ".mp4": _animation}.get(out.suffix.lower())
     if draw is None:
         ending = out.suffix or "no ending"
-        raise DataError(f"{out}: {ending} is not supported; use .png (contact sheet) or .gif (animation)")
+        raise DataError(f"{out}: {ending} is not supported; use .png (contact sheet), .gif or .mp4 (animation)")
     collection = open_shards(folder, [split])
     if not 0 <= first < len(collection):
         raise DataError(f"clip {first} is not there: split {split} has {len(collection)} clips, numbered from 0")
@@ -129,4 +130,5 @@ def _animation(collection: Collection, numbers: range, title: str, out: Path) ->
         wide = max(width * LETTER, *(cell.shape[1] for cell in cells))
         padded = [np.pad(c, ((0, 0), (0, wide - c.shape[1]), (0, 0)), constant_values=255) for c in cells]
         sheets.append(tile([padded[at : at + columns] for at in range(0, len(padded), columns)]))
-    save_gif(out, sheets)
+    save = save_gif if out.suffix.lower() == ".gif" else save_mp4
+    save(out, sheets)

@@ -77,6 +77,8 @@ def test_a_contact_sheet_shows_the_frames_of_each_clip_in_time(folder: Path, tmp
 
 
 def test_an_animation_has_a_picture_for_each_frame(folder: Path, tmp_path: Path) -> None:
+    preview_data(folder, tmp_path / "x.mp4", clips=5)
+    (tmp_path / "x.mp4").unlink()
     preview_data(folder, tmp_path / "x.gif", clips=5)
     with Image.open(tmp_path / "x.gif") as animation:
         assert animation.n_frames == 7

@@ -195,7 +195,6 @@ MODULES = {  # where the import's name is not the distribution's
 NOT_IMPORTED = {  # and why it is a dependency all the same
     "tensorboard": "torch.utils.tensorboard imports it to write event files",
     "decord": "one of the packages the toolkit is fixed to; the builders of real video read with it",
-    "ffmpeg-python": "one of the packages the toolkit is fixed to; the builders of real video write with it",
 }
 TOOLS = {"ruff": "a program", "mypy": "a program", "pytest-xdist": "a plug-in", "build": "a program"}
 
