@@ -92,7 +92,7 @@ def choose_example(name: str, clips: int | None, steps: int | None) -> Example:
     count = clips or 5000
     digits = BouncingDigits(OPTDIGITS, clips=count, test_clips=max(2, count // 10), size=32)
     words = f"mnist --source optdigits --clips {count} --test-clips {digits.count('test')} --size 32"
-    return Example(digits, words, "mnist-small", steps, 4000)
+    return Example(digits, words, "mnist-small", steps, 3000)
 
 
 def demo(

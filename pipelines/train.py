@@ -344,6 +344,9 @@ class Session:
         drop_old_checkpoints(self.run, self.logging.keep)
 
 
+NEARLY_CONSTANT = 1e-5  # of a variance of at most 1; a pose of .001 was seen to tell positions with R2 .98
+
+
 def health_line(step: int, metrics: Mapping[str, float]) -> str:
     """Say in one line how training goes, and warn of the ways it dies."""
     error, baseline = metrics["loss/reconstruction"], metrics["baseline/mean_frame"]
@@ -351,10 +354,10 @@ def health_line(step: int, metrics: Mapping[str, float]) -> str:
         f"step {step}: reconstruction {error:.4f} ({error / max(baseline, 1e-12):.2f} of the mean frame's), "
         f"similarity {metrics['loss/similarity']:.2g}, discriminator accuracy {metrics['discriminator/accuracy']:.2f} "
         f"(BCE {metrics['discriminator/bce']:.3f}, chance {math.log(2):.3f}), "
-        f"variance of pose {metrics['variance/pose']:.3f}, of content {metrics['variance/content']:.3f}"
+        f"variance of pose {metrics['variance/pose']:.2g}, of content {metrics['variance/content']:.2g}"
     )
-    if metrics["variance/pose"] < 1e-3:
+    if metrics["variance/pose"] < NEARLY_CONSTANT:
         line += "; the pose is nearly constant: try a smaller --beta"
-    if metrics["variance/content"] < 1e-3:
+    if metrics["variance/content"] < NEARLY_CONSTANT:
         line += "; the content is nearly constant: try a smaller --alpha"
     return line

@@ -334,8 +334,8 @@ def test_health_warns_of_a_dead_pose_and_a_dead_content() -> None:
     well |= {"discriminator/accuracy": 0.5, "discriminator/bce": 0.69, "variance/pose": 0.5, "variance/content": 0.5}
     assert health_line(7, well).startswith("step 7: reconstruction 0.0100 (0.25 of the mean frame's)")
     assert "nearly constant" not in health_line(7, well)
-    assert "the pose is nearly constant: try a smaller --beta" in health_line(7, well | {"variance/pose": 1e-5})
-    assert "the content is nearly constant: try a smaller --alpha" in health_line(7, well | {"variance/content": 1e-5})
+    assert "the pose is nearly constant: try a smaller --beta" in health_line(7, well | {"variance/pose": 1e-7})
+    assert "the content is nearly constant: try a smaller --alpha" in health_line(7, well | {"variance/content": 1e-7})
 
 
 def test_health_is_told_while_it_trains(digits: Path, tmp_path: Path) -> None:
