@@ -144,6 +144,8 @@ def check_labels(clip: Clip, labels: Mapping[str, Label]) -> None:
         if name not in clip.labels:
             raise ValueError(f"{clip.key}: label {name!r} is missing")
         value = clip.labels[name]
+        if type(value) is int and not label.varying and (label.kind == "number" or 0 <= value < len(label.names)):
+            continue  # most labels are such, and this runs for every clip
         if label.varying and (not isinstance(value, list) or len(value) != len(clip.frames)):
             raise ValueError(f"{clip.key}: label {name!r} must be a list of {len(clip.frames)} values")
         values = value if label.varying else (value,)
