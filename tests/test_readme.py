@@ -10,6 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from drnet.cli.main import app
+from drnet.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
 COMMAND = re.compile(r"^(?:    |Example: |`)?(drnet [a-z][^`#]*)")
@@ -60,3 +61,16 @@ def test_every_file_the_readme_links_to_is_there() -> None:
     links = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / "README.md").read_text())
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_no_placeholder_is_left_and_shapes_are_the_presets_own() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert not re.search(r"@[A-Z]+@", text + (ROOT / "docs" / "results.md").read_text())
+    model = PRESETS["mnist-small"].model
+    assert f"features.content.shape  # (55000, 20, {model.content_dim})" in text
+    assert f"features.pose.shape  # (55000, 20, {model.pose_dim})" in text
+
+
+def test_the_help_of_train_names_every_preset() -> None:
+    shown = CliRunner().invoke(app, ["train", "--help"]).output
+    assert [name for name in PRESETS if f"{name} (" not in " ".join(shown.split())] == []
