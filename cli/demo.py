@@ -41,10 +41,10 @@ def demo(
         signals.extend(seen)
 
     report = run_demo(out, data, clips, steps, workers, console.Bar(), stoppable)
-    if not report.finished:
+    errors = report.errors
+    if errors is None:
         console.err.print("stopped; the same command continues", markup=False)
         raise typer.Exit(128 + signals[0])
-    errors = report.errors
     console.say(
         f"squared error on {errors.pairs} held-out swaps: {errors.other_pose:.4f} in another clip's pose, "
         f"{errors.own_pose:.4f} in the own, {errors.mean_frame:.4f} for the mean frame"

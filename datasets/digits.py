@@ -14,7 +14,6 @@ import gzip
 import hashlib
 import importlib.util
 import logging
-import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from drnet.datasets import cache
 from drnet.datasets.contract import DataError, SourceFile, Split
 
 Images = NDArray[np.uint8]  # (N, H, W), ink is bright
@@ -142,10 +142,7 @@ def file_of(source: str | None, split: Split) -> str:
 
 def cache_folder() -> Path:
     """Return where MNIST is kept for a user: `mnist` in the folder $DRNET_CACHE, or in the platform's cache folder."""
-    import platformdirs  # only here: reading a given folder needs none of it
-
-    chosen = os.environ.get("DRNET_CACHE")
-    return (Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("drnet")) / "mnist"
+    return cache.cache_folder() / "mnist"
 
 
 def _locate(source: str | None, file: IdxFile) -> Path:

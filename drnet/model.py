@@ -179,10 +179,7 @@ class DrNet(nn.Module):
 
     def _similarity(self, content: Tensor, second: Tensor) -> Tensor:
         """Eq. 2: squared distance of the content of two frames of a clip."""
-        if self.config.detach_target:
-            with torch.no_grad():
-                target = self.content_encoder(second)
-        else:
+        with torch.set_grad_enabled(not self.config.detach_target):
             target = self.content_encoder(second)
         if self.config.similarity == "whitened":
             return whitened_distance(content, target)

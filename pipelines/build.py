@@ -6,7 +6,6 @@ whose hash is right and writes the others, so any interruption is continued and 
 
 import importlib.metadata
 import json
-import re
 from collections import Counter
 from collections.abc import Generator, Iterator
 from concurrent.futures import Executor
@@ -18,7 +17,7 @@ from typing import BinaryIO
 
 from drnet import __version__
 from drnet.datasets.contract import SPLITS, DataError, DataSet, ItemFailed, ItemFiltered, Split
-from drnet.pipelines.claim import locked, refuse_others
+from drnet.pipelines.claim import locked, refuse_file, refuse_others
 from drnet.pipelines.codec import EXTENSIONS, Codec
 from drnet.pipelines.files import (
     canonical_json,
@@ -45,7 +44,6 @@ from drnet.pipelines.workers import in_any_order, local_pool
 TOOLS = ("numpy", "zstandard", "pybullet", "pillow", "decord")
 SHARDS_AIMED_AT = 16
 LARGEST_SHARD = 1000  # clips, unless the user asks for more
-_SIDECAR = re.compile(r"(train|test)-\d{6}\.json")
 
 
 @dataclass(frozen=True)
@@ -188,8 +186,7 @@ def build(
     if workers < 1:
         raise DataError(f"workers {workers} is not allowed; it must be at least 1")
     fresh = not folder.exists()
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder}: is a file; give a folder as --out")
+    refuse_file(folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with locked(folder):

@@ -5,20 +5,14 @@ URLs with the same file name never share an entry.
 """
 
 import hashlib
-import os
 import shutil
 from pathlib import Path
 
 import fsspec
-import platformdirs
 
+from drnet.datasets.cache import cache_folder
 from drnet.datasets.contract import DataError
 from drnet.pipelines.files import sha256_file, whole_file
-
-
-def cache_folder() -> Path:
-    """Return the user's cache folder of drnet (environment variable DRNET_CACHE, else the platform's)."""
-    return Path(os.environ.get("DRNET_CACHE") or platformdirs.user_cache_path("drnet"))
 
 
 def is_url(text: str) -> bool:

@@ -17,23 +17,42 @@ from drnet.pipelines.shard import OtherFormat, Sidecar, read_sidecar
 _SIDECAR = re.compile(r"(train|test)-\d{6}\.json")
 
 
-def _lock(descriptor: int, folder: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        message = f"{folder}: another process is building into it; wait for it, or choose another --out"
-        raise DataError(message) from None
-
-
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process. The lock is on the folder: it leaves no file and ends with the process."""
+def locked(folder: Path, kind: type[ValueError] = DataError, doing: str = "is building") -> Iterator[None]:
+    """Hold a folder for this process. The lock is on the folder: it leaves no file and ends with the process.
+
+    Args:
+        folder: to hold.
+        kind: of the error where another process holds it.
+        doing: what that process does there, in the error.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        _lock(descriptor, folder)
+        busy = kind(f"{folder}: another process {doing} into it; wait for it, or choose another --out")
+        _lock(descriptor, busy)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, busy: ValueError) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise busy from None
+
+
+def refuse_file(folder: Path) -> None:
+    """Raise DataError where a folder that is to be written is a file."""
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: is a file; give a folder as --out")
+
+
+def refuse_strangers(folder: Path, others: Collection[str]) -> None:
+    """Raise DataError where there are names of files in a folder that do not belong to what is written there."""
+    if others:
+        listed = ", ".join(sorted(others)[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        raise DataError(f"{folder} holds other files ({listed}); choose an empty or new folder as --out")
 
 
 def refuse_others(folder: Path, build: str, names: frozenset[str], settings: Mapping[str, Any]) -> None:
@@ -57,10 +76,7 @@ def refuse_others(folder: Path, build: str, names: frozenset[str], settings: Map
         raise DataError(f"{folder} holds another build ({difference}); choose another --out, or delete it")
     if part := next((name for name, other in builds.items() if other not in ("", build)), None):
         raise DataError(f"{folder} holds part of another build ({part}); choose another --out, or delete it")
-    others = found - names if build in builds.values() else found
-    if others:
-        listed = ", ".join(sorted(others)[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
-        raise DataError(f"{folder} holds other files ({listed}); choose an empty or new folder as --out")
+    refuse_strangers(folder, found - names if build in builds.values() else found)
 
 
 def _builds_in(folder: Path, found: Collection[str]) -> dict[str, str]:

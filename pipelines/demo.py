@@ -13,11 +13,12 @@ from typing import Any
 import torch
 
 from drnet.datasets.chairs import Chairs
-from drnet.datasets.contract import DataError, DataSet
+from drnet.datasets.contract import DataSet
 from drnet.datasets.digits import OPTDIGITS
 from drnet.datasets.mnist import BouncingDigits
 from drnet.pipelines import page
 from drnet.pipelines.build import build, plan_build
+from drnet.pipelines.claim import refuse_file, refuse_strangers
 from drnet.pipelines.export import export_features
 from drnet.pipelines.files import pretty_json, write_whole
 from drnet.pipelines.pictures import save_curves, save_png
@@ -52,22 +53,12 @@ class DemoReport:
     """What the demo made."""
 
     page: Path
-    errors: SwapErrors
+    errors: SwapErrors | None  # None: training was stopped, and the page is not written
     seconds: Mapping[str, float]
-    finished: bool
 
 
 FILES = {"data", "run", "features.h5", "probe.json", "swap.json", "swap.png", "driven.gif", "losses.png"}
 FILES |= {"discriminator.png", "index.html"}
-
-
-def refuse_other_files(out: Path) -> None:
-    """Raise DataError where a demo's folder holds anything that is not a demo's."""
-    if out.exists() and not out.is_dir():
-        raise DataError(f"{out}: is a file; give a folder as --out")
-    others = sorted(path.name for path in out.glob("[!.]*") if path.name not in FILES)
-    if others:
-        raise DataError(f"{out}: holds other files ({', '.join(others[:3])}); choose an empty or new folder as --out")
 
 
 Stoppable = Callable[[], AbstractContextManager[threading.Event]]
@@ -122,7 +113,8 @@ def demo(
     example = choose_example(data, clips, steps)
     if data == "auto" and example.preset != "chairs-small":
         progress.note("pybullet has no wheel for this platform, so the demo takes handwritten digits instead of chairs")
-    refuse_other_files(out)
+    refuse_file(out)
+    refuse_strangers(out, {path.name for path in out.glob("[!.]*")} - FILES)
     shards, run, features = out / "data", out / "run", out / "features.h5"
     seconds: dict[str, float] = {}
     began = time.monotonic()
@@ -139,7 +131,7 @@ def demo(
         report = train(shards, run, example.preset, example.steps, "auto", changes, progress=progress, stop=stop)
     lap("train")
     if report.stopped:
-        return DemoReport(out / "index.html", SwapErrors(0, 0, 0, 0), seconds, False)
+        return DemoReport(out / "index.html", None, seconds)
     export_features(run, shards, features, progress=progress)
     lap("export")
     probed = probe(features, progress)
@@ -148,7 +140,7 @@ def demo(
     errors = draw(out, shards, run)
     write_page(out, example, errors, probed, seconds)
     lap("pictures")
-    return DemoReport(out / "index.html", errors, seconds, True)
+    return DemoReport(out / "index.html", errors, seconds)
 
 
 def draw(out: Path, shards: Path, run: Path) -> SwapErrors:

@@ -9,7 +9,6 @@ RUN/
   latest.json        the newest checkpoint's name
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -26,6 +25,7 @@ from torch import Tensor
 
 from drnet.datasets.contract import DataError
 from drnet.model import DrNet, DrNetConfig
+from drnet.pipelines.claim import locked
 from drnet.pipelines.files import (
     is_temporary,
     pretty_json,
@@ -69,22 +69,13 @@ class Checkpoint:
 def run_folder(run: Path) -> Iterator[None]:
     """Make a run's folder where it is missing and hold it for this process, without what killed writers left in it.
 
-    The lock is on the folder itself: it leaves no file and ends with the process.
-
     Raises:
         RunError: where another process trains into it.
     """
     run.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(run, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(f"{run}: another process trains into it; wait for it, or choose another --out") from None
+    with locked(run, RunError, "trains"):
         remove_temporaries(run, OWN)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def read_config(run: Path) -> dict[str, Any]:

@@ -156,8 +156,7 @@ class Collection:
 
     def _open_shard(self, number: int) -> Shard:
         place = self.places[number]
-        remote = is_url(place.location)
-        if remote:
+        if is_url(place.location):
             shard = open_remote(place.location, place.sha256)
         else:  # a sidecar that the manifest promises must be there: without it nothing could be checked
             known = place.sidecar or (read_sidecar(Path(place.location)) if self.manifest else None)

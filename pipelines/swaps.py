@@ -110,14 +110,13 @@ def swap_errors(
         raise DataError(f"{count} held-out clip is not enough to swap; build at least 2 with --test-clips")
     content = draw.integers(0, count, pairs)
     other = (content + draw.integers(1, count, pairs)) % count
-    frames, own, poses, truths = [], [], [], []
+    frames, poses, truths = [], [], []
     for a, b in zip(content.tolist(), other.tolist(), strict=True):
         clip, driver = collection.frames(a), collection.frames(b)
         time = int(draw.integers(len(driver)))
         frames.append(clip[draw.integers(len(clip))])
         poses.append(driver[time])
         truths.append(truth(a, b, time))
-        own.append(truths[-1])
     content_vectors = model.content_encoder(to_device(np.stack(frames), device))
     target = to_device(np.stack(truths), device)
 
@@ -126,7 +125,7 @@ def swap_errors(
         return float((decoded - target).square().mean())
 
     mean = torch.from_numpy(mean_frame(collection)).movedim(-1, -3).to(device)
-    return SwapErrors(error(own), error(poses), float((target - mean).square().mean()), pairs)
+    return SwapErrors(error(truths), error(poses), float((target - mean).square().mean()), pairs)
 
 
 def mean_frame(collection: Collection) -> NDArray[np.float32]:

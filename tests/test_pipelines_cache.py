@@ -7,8 +7,9 @@ from typing import Any
 import fsspec
 import pytest
 
+from drnet.datasets.cache import cache_folder
 from drnet.datasets.contract import DataError
-from drnet.pipelines.cache import NotThere, cache_folder, entry, fetch, is_url
+from drnet.pipelines.cache import NotThere, entry, fetch, is_url
 from drnet.pipelines.files import sha256_of
 
 DATA = bytes(range(256)) * 9
