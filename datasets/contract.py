@@ -19,6 +19,10 @@ class DataError(ValueError):
     """Something about a data set, a shard or its source that the user can put right; the message is one line."""
 
 
+class ItemMissing(Exception):  # noqa: N818 - an outcome that the build counts
+    """Raised by `DataSet.clips` for an item that the source does not have, where that is allowed; counted by name."""
+
+
 class ItemFiltered(Exception):  # noqa: N818 - an outcome, not an error
     """Raised by `DataSet.clips` for an item left out on purpose; the message says why and is counted."""
 
@@ -80,6 +84,17 @@ class Clip:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Yielded by `DataSet.clips` in place of a clip that is left out on purpose, while the item's others are kept.
+
+    Attributes:
+        why: a word or two that many clips share, such as `still`; the accounting counts clips for each.
+    """
+
+    why: str
+
+
+@dataclass(frozen=True)
 class SourceFile:
     """A raw file the clips are made from, as the manifest records it (name only, never a path of this machine)."""
 
@@ -138,5 +153,63 @@ class DataSet(Protocol):
     def item(self, split: Split, index: int) -> str:
         """Return the item's name for the accounting; unique in the split."""
 
-    def clips(self, split: Split, index: int) -> Iterator[Clip]:
-        """Yield the item's clips. Raises ItemFiltered or ItemFailed with the reason where there are none."""
+    def clips(self, split: Split, index: int) -> Iterator[Clip | LeftOut]:
+        """Yield the item's clips. Raises ItemMissing, ItemFiltered or ItemFailed with the reason where there are none.
+
+        Keys sort in the order of the items and, in an item, of its clips. Clips yielded before an item fails are kept,
+        and counted with the failure.
+        """
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the command line says of an argument: stands in `Annotated` in a data set's constructor.
+
+    An argument with one becomes an option of `drnet data build`, of the same name; one without stays Python's.
+
+    Attributes:
+        help: one sentence.
+        metavar: what stands for the value, such as `DIR`.
+    """
+
+    help: str
+    metavar: str | None = None
+
+
+class Limited:
+    """The first items of each split of a data set, for a first look. Everything else is the data set's own.
+
+    Args:
+        data: the data set.
+        limit: items of each split.
+    """
+
+    def __init__(self, data: DataSet, limit: int) -> None:
+        if limit < 1:
+            raise DataError(f"limit {limit} is not allowed; it must be at least 1")
+        self.data, self.limit = data, limit
+        self.about, self.labels = data.about, data.labels
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the data set's settings and the limit."""
+        return {**self.data.parameters(), "limit": self.limit}
+
+    def sources(self) -> list[SourceFile]:
+        """Return the data set's raw files."""
+        return self.data.sources()
+
+    def frame_shape(self) -> tuple[int, int, int]:
+        """Return (H, W, C)."""
+        return self.data.frame_shape()
+
+    def count(self, split: Split) -> int:
+        """Return the number of items, at most the limit."""
+        return min(self.limit, self.data.count(split))
+
+    def item(self, split: Split, index: int) -> str:
+        """Return the item's name."""
+        return self.data.item(split, index)
+
+    def clips(self, split: Split, index: int) -> Iterator[Clip | LeftOut]:
+        """Yield the item's clips."""
+        return self.data.clips(split, index)

@@ -221,33 +221,3 @@ def _optdigits() -> tuple[Images, Digits]:
     for array in (images, labels):
         array.flags.writeable = False
     return images, labels
-
-
-def resize(images: Images, side: int) -> Images:
-    """Resize square images by a bilinear filter, widened for shrinking so that no line is lost.
-
-    The weights are whole 256ths, which keeps every sum exact in float32: the same bytes on any machine.
-
-    Args:
-        images: (N, D, D) uint8.
-        side: new height and width in pixels.
-
-    Returns:
-        (N, side, side) uint8.
-    """
-    weights = _weights(images.shape[-1], side)
-    resized = np.empty((len(images), side, side), np.uint8)
-    for first in range(0, len(images), 16):  # few at a time: larger sums would leave the cache
-        piece = weights @ images[first : first + 16].astype(np.float32) @ weights.T
-        resized[first : first + 16] = piece + np.float32(0.5)
-    return resized
-
-
-@functools.cache
-def _weights(old: int, new: int) -> NDArray[np.float32]:
-    """Return the (new, old) weights of a triangle filter in whole 256ths; rows sum to 1 at every size allowed."""
-    scale = old / new
-    centres = (np.arange(new)[:, None] + 0.5) * scale - 0.5
-    weights = np.maximum(0.0, 1.0 - np.abs(np.arange(old) - centres) / max(scale, 1.0))
-    whole: NDArray[np.float32] = np.round(256 * weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-    return whole / np.float32(256)

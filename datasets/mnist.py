@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from drnet.datasets import digits
 from drnet.datasets.contract import SPLITS, About, Clip, DataError, Label, SourceFile, Split
 from drnet.datasets.draws import integers, key_of, words
+from drnet.datasets.scale import scale
 
 Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
@@ -168,7 +169,7 @@ class BouncingDigits:
             known = " and ".join(digits.file_of(self.source, name) for name in SPLITS)
             raise DataError(f"the clip's digits are from '{labels['file']}'; this data set has {known}; set its source")
         images = digits.load(self.source, split)[0]
-        pair = digits.resize(images[[labels[f"index_{colour}"] for colour in COLOURS]], self.size // 2)
+        pair = scale(images[[labels[f"index_{colour}"] for colour in COLOURS]], self.size // 2, self.size // 2)
         paths = {
             f"{axis}_{colour}": position(
                 labels[f"{axis}_{colour}"][0], labels[f"v{axis}_{colour}"], steps, self.size // 2
@@ -220,7 +221,7 @@ def _scenes(
     front = integers(raw[:, 8], 2)
     positions = position(start[..., None], velocity[..., None], np.arange(frames), span)
     facts = np.concatenate([index[..., None], names[index][..., None], velocity], axis=-1)
-    pairs = digits.resize(images[index.reshape(-1)], size // 2).reshape(_SCENES, 2, size // 2, size // 2)
+    pairs = scale(images[index.reshape(-1)], size // 2, size // 2).reshape(_SCENES, 2, size // 2, size // 2)
     return _Scenes(*_colour(pairs, front, overlap), positions, front.tolist(), facts.tolist(), positions.tolist())
 
 

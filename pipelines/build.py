@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from drnet import __version__
-from drnet.datasets.contract import SPLITS, DataError, DataSet, ItemFailed, ItemFiltered, Split
+from drnet.datasets.contract import SPLITS, DataError, DataSet, ItemFailed, ItemFiltered, ItemMissing, LeftOut, Split
 from drnet.pipelines.claim import locked, refuse_file, refuse_others
 from drnet.pipelines.codec import EXTENSIONS, Codec
 from drnet.pipelines.files import (
@@ -43,6 +43,7 @@ from drnet.pipelines.workers import in_any_order, local_pool
 
 TOOLS = ("numpy", "zstandard", "pybullet", "pillow", "decord")
 SHARDS_AIMED_AT = 16
+OUTCOMES = {ItemMissing: "missing", ItemFiltered: "filtered", ItemFailed: "failed"}
 LARGEST_SHARD = 1000  # clips, unless the user asks for more
 
 
@@ -149,17 +150,22 @@ def write_shard(plan: BuildPlan, job: Job, folder: Path) -> bool:
 
 
 def _write_item(data: DataSet, writer: ShardWriter, split: Split, index: int) -> Fate:
-    item, before = data.item(split, index), len(writer.samples)
+    item, before, left_out = data.item(split, index), len(writer.samples), Counter[str]()
+    ended, why = "written", ""
     try:
         for clip in data.clips(split, index):
+            if isinstance(clip, LeftOut):
+                left_out[clip.why] += 1
+                continue
             if clip.frames.shape[1:] != data.frame_shape():
                 raise ValueError(f"{clip.key}: frames of {clip.frames.shape[1:]}, not {data.frame_shape()}")
             writer.append(clip, item)
-    except ItemFiltered as reason:
-        return Fate(split, item, "filtered", len(writer.samples) - before, str(reason))
-    except ItemFailed as reason:
-        return Fate(split, item, "failed", len(writer.samples) - before, str(reason))
-    return Fate(split, item, "written", len(writer.samples) - before)
+    except tuple(OUTCOMES) as reason:
+        ended, why = OUTCOMES[type(reason)], str(reason)
+    clips = len(writer.samples) - before
+    if ended == "written" and not clips:
+        ended, why = "filtered", "no clip is left"
+    return Fate(split, item, ended, clips, why, dict(sorted(left_out.items())))
 
 
 def build(

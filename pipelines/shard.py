@@ -83,18 +83,27 @@ class Sample:
 
 @dataclass(frozen=True)
 class Fate:
-    """How a source item ended: `written` (clips), or `filtered`, `failed` or `duplicate` (why)."""
+    """How a source item ended: `written` (clips), or `filtered`, `failed`, `missing` or `duplicate` (why).
+
+    `left_out` counts, for each reason, clips of the item that were left out on purpose while others were written.
+    """
 
     split: str
     item: str
     fate: str
     clips: int = 0
     why: str = ""
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the line of `accounting.jsonl`."""
         row: dict[str, Any] = {"split": self.split, "item": self.item, "fate": self.fate, "clips": self.clips}
-        return row | ({"why": self.why} if self.why else {})
+        return row | ({"why": self.why} if self.why else {}) | ({"left_out": self.left_out} if self.left_out else {})
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> "Fate":
+        """Read a line of `accounting.jsonl`."""
+        return cls(row["split"], row["item"], row["fate"], row["clips"], row.get("why", ""), row.get("left_out", {}))
 
 
 @dataclass(frozen=True)
@@ -129,7 +138,7 @@ class Sidecar:
             "frames": self.frames,
             "pixels": self.pixels,
             "samples": [sample.to_json() for sample in self.samples],
-            "left_out": [fate.to_json() for fate in self.fates if fate.fate != "written"],
+            "left_out": [fate.to_json() for fate in self.fates if fate.fate != "written" or fate.left_out],
         }
         return body | {"checksum": sha256_of(canonical_json(body))}
 
@@ -250,7 +259,7 @@ def read_sidecar(tar: Path) -> Sidecar:
         if not _HEX64.fullmatch(digest) or row["codec"] not in EXTENSIONS or row["shard"] != tar.name:
             raise ValueError(digest)
         samples = tuple(_sample(sample, size) for sample in row["samples"])
-        fates = tuple(Fate(f["split"], f["item"], f["fate"], f["clips"], f.get("why", "")) for f in row["left_out"])
+        fates = tuple(Fate.from_json(fate) for fate in row["left_out"])
         return Sidecar(row["build"], tar.name, row["split"], row["codec"], digest, size, row["pixels"], samples, fates)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, DataError):

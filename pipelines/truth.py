@@ -11,6 +11,7 @@ import numpy as np
 from drnet.datasets import digits
 from drnet.datasets.contract import Split
 from drnet.datasets.mnist import COLOURS, draw
+from drnet.datasets.scale import scale
 from drnet.pipelines.pictures import Frames
 from drnet.pipelines.source import Collection
 
@@ -48,12 +49,13 @@ def digits_truth(collection: Collection, source: str | None) -> Truth:
     """The content's digits, the same one in front, at the pose's positions; `source` is where the digit images are."""
     assert collection.manifest is not None, "digits come with a manifest"
     parameters = collection.manifest.parameters
+    side = parameters["size"] // 2
 
     def truth(content: int, pose: int, time: int) -> Frames:
         what, where = collection.labels(content), collection.labels(pose)
         split: Split = "train" if what["file"] == digits.file_of(source, "train") else "test"
         images = digits.load(source, split)[0]
-        pair = digits.resize(images[[what[f"index_{colour}"] for colour in COLOURS]], parameters["size"] // 2)
+        pair = scale(images[[what[f"index_{colour}"] for colour in COLOURS]], side, side)
         at = {f"{axis}_{colour}": where[f"{axis}_{colour}"][time] for axis in "xy" for colour in COLOURS}
         return draw(
             pair[0], pair[1], **at, front=what["front"], size=parameters["size"], overlap=parameters["overlap"]

@@ -269,34 +269,3 @@ def test_optdigits_are_1297_and_500_images_with_the_full_range_of_grey() -> None
     (source,) = digits.sources("optdigits")
     assert source.size == 1797 * 65
     assert digits.file_of("optdigits", "train") != digits.file_of("optdigits", "test")
-
-
-@pytest.mark.parametrize(("old", "new"), [(28, 16), (28, 32), (28, 64), (28, 40), (8, 32), (8, 64), (8, 8), (8, 24)])
-def test_resizing_is_exact_in_integers_and_keeps_a_flat_image(old: int, new: int) -> None:
-    images = np.random.default_rng(1).integers(0, 256, (50, old, old)).astype(np.uint8)
-    images[0], images[1] = 255, 0
-    resized = digits.resize(images, new)
-    weights = (digits._weights(old, new) * 256).astype(np.int64)
-    exact = (np.einsum("ij,njk,lk->nil", weights, images.astype(np.int64), weights) + (1 << 15)) >> 16
-    assert np.array_equal(resized, exact)
-    assert (resized[0] == 255).all()
-    assert (resized[1] == 0).all()
-
-
-def test_the_weights_of_every_size_sum_to_one() -> None:
-    from drnet.datasets.mnist import SIZES
-
-    for old in (8, 28):
-        for size in SIZES:
-            assert (digits._weights(old, size // 2).sum(axis=1) == 1).all()
-
-
-@pytest.mark.parametrize("new", [16, 32, 64])
-def test_resizing_agrees_with_pillow_to_two_levels(new: int) -> None:
-    from PIL import Image
-
-    images = np.random.default_rng(2).integers(0, 256, (20, 28, 28)).astype(np.uint8)
-    theirs = np.stack(
-        [np.asarray(Image.fromarray(image).resize((new, new), Image.Resampling.BILINEAR)) for image in images]
-    )
-    assert np.abs(digits.resize(images, new).astype(int) - theirs).max() <= 2

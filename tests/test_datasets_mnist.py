@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from drnet.datasets import digits, mnist
 from drnet.datasets.contract import Clip, DataError, DataSet, Split
 from drnet.datasets.mnist import BouncingDigits, draw, position
+from drnet.datasets.scale import scale
 
 
 def clip_of(dataset: BouncingDigits, index: int, split: Split = "train") -> Clip:
@@ -164,7 +165,7 @@ def test_labels_say_what_is_seen(optdigits: BouncingDigits) -> None:
     images, names = digits.load("optdigits", "train")
     for clip in clips_of(optdigits, 40):
         front = mnist.COLOURS[clip.labels["front"]]
-        channel, ink = clip.labels["front"], digits.resize(images[[clip.labels[f"index_{front}"]]], 32)[0]
+        channel, ink = clip.labels["front"], scale(images[[clip.labels[f"index_{front}"]]], 32, 32)[0]
         assert clip.labels[f"digit_{front}"] == names[clip.labels[f"index_{front}"]]
         for frame, x, y in zip(clip.frames, clip.labels[f"x_{front}"], clip.labels[f"y_{front}"], strict=True):
             assert np.array_equal(frame[y : y + 32, x : x + 32, channel], ink)
