@@ -1,37 +1,221 @@
 """`drnet bench`: measure the product beside its alternatives."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
 
 from drnet.cli import console
 
-app = typer.Typer(help="Measure speed, as a ratio to an alternative in the same run.", no_args_is_help=True)
+app = typer.Typer(help="Measure speed, as ratios to alternatives in the same run.", no_args_is_help=True)
+build_app = typer.Typer(
+    help="Measure building data sets beside the work no builder can do without.", no_args_is_help=True
+)
+app.add_typer(build_app, name="build")
+
+Rounds = Annotated[int, typer.Option(metavar="N", min=1, help="Rounds of each, in turn.")]
+Codec = Annotated[Literal["raw", "zstd"], typer.Option(help="Codec of the build.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 @app.callback()
 def bench() -> None:
-    """Measure speed, as a ratio to an alternative in the same run."""
+    """Measure speed, as ratios to alternatives in the same run."""
+
+
+def show(found: dict[str, Any], as_json: bool) -> None:
+    """Print what a benchmark found."""
+    if as_json:
+        return console.say_json(found)
+    ratios = found["ratios"]
+    rows = []
+    for name, rate in found["rates"].items():
+        told = ratios.get(name)
+        spread = f"{min(told['rounds']):.2f} to {max(told['rounds']):.2f}" if told else ""
+        rows.append([name, f"{rate:,.1f}", f"{told['ratio']:.2f}" if told else "", spread])
+    first = next(iter(found["rates"]))
+    console.say_table(found["what"], ["", f"{found['unit']}/s (median)", f"{first} to it", "rounds"], rows)
+
+
+@build_app.command()
+def mnist(
+    source: Annotated[str | None, typer.Option(metavar="DIR|optdigits", help="Where the digits come from.")] = None,
+    clips: Annotated[int, typer.Option(metavar="N", min=1, help="Clips in each round.")] = 2000,
+    rounds: Rounds = 7,
+    codec: Codec = "zstd",
+    as_json: AsJson = False,
+) -> None:
+    """Bouncing digits, encoding and writing included, against only drawing them in the plain style of research code.
+
+    Example: drnet bench build mnist --source optdigits --clips 500 --rounds 3
+    """
+    from drnet.pipelines.bench_build import bench_mnist
+
+    show(bench_mnist(source, clips, rounds, codec, console.Bar()), as_json)
+
+
+@build_app.command()
+def chairs(
+    clips: Annotated[int, typer.Option(metavar="N", min=1, help="Chairs in each round.")] = 10,
+    size: Annotated[int, typer.Option(help="Height and width of the frames.")] = 64,
+    shadows: Annotated[bool, typer.Option("--shadows", help="With shadows.")] = False,
+    rounds: Rounds = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Generated chairs, encoding and writing included, against pybullet's bare drawing of the same pictures.
+
+    Example: drnet bench build chairs --size 128 --rounds 3
+    """
+    from drnet.pipelines.bench_build import bench_chairs
+
+    show(bench_chairs(clips, size, shadows, rounds, console.Bar()), as_json)
+
+
+@build_app.command()
+def kth(
+    source: Annotated[str, typer.Option(metavar="DIR", help="Folder with KTH videos; a part of them is enough.")],
+    size: Annotated[int, typer.Option(help="Height and width of the frames.")] = 128,
+    rounds: Rounds = 5,
+    as_json: AsJson = False,
+) -> None:
+    """KTH videos, scaling, encoding and writing included, against decord's bare decoding of the same files.
+
+    Example: drnet bench build kth --source DIR --rounds 3
+    """
+    from drnet.pipelines.bench_build import bench_kth
+
+    show(bench_kth(source, rounds, size, console.Bar()), as_json)
+
+
+@build_app.command()
+def workers(
+    clips: Annotated[int, typer.Option(metavar="N", min=1, help="Chairs of a build.")] = 100,
+    rounds: Rounds = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Whole builds of generated chairs by two processes against one, starting the processes included.
+
+    Example: drnet bench build workers --clips 40 --rounds 1
+    """
+    from drnet.datasets.chairs import Chairs
+    from drnet.pipelines.bench_build import bench_workers
+
+    show(bench_workers(Chairs(clips), "zstd", rounds, console.Bar()), as_json)
 
 
 @app.command()
-def digits(
-    source: Annotated[str | None, typer.Option(metavar="DIR|optdigits", help="Where the digits come from.")] = None,
-    clips: Annotated[int, typer.Option(metavar="N", min=1, help="Clips in each round.")] = 2000,
-    rounds: Annotated[int, typer.Option(metavar="N", min=1, help="Rounds of each, in turn.")] = 7,
-    codec: Annotated[str, typer.Option(metavar="raw|zstd", help="Codec of the build.")] = "zstd",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+def stream(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a data set.")],
+    against: Annotated[str, typer.Option(metavar="PEER,...", help="Peers that read the same shards.")] = "webdataset",
+    batch_size: Annotated[int, typer.Option(metavar="N", min=2, help="Clips of a batch.")] = 100,
+    rounds: Rounds = 5,
+    step: Annotated[
+        str | None,
+        typer.Option(metavar="PRESET", help="Measure training steps of a preset too, against a cached batch."),
+    ] = None,
+    memory: Annotated[int | None, typer.Option(metavar="N", help="Read N samples too, and watch the memory.")] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Building bouncing digits, encoding and writing included, against drawing them in the plain style of research code.
+    """Reading a data set: whole clips, and the frames that training asks for, against peers and the bare files.
 
-    Example: drnet bench digits --source optdigits --clips 500 --rounds 3
+    Example: drnet bench stream data/mnist --rounds 3
     """
-    from drnet.pipelines.bench import bench_digits
+    from drnet.pipelines.bench_stream import bench_memory, bench_step, bench_stream
 
-    found = bench_digits(source, clips, rounds, codec, console.Bar())
+    found = bench_stream(folder, tuple(against.split(",")), batch_size, rounds, console.Bar())
+    if step is not None:
+        found["step"] = bench_step(folder, step, batch_size, rounds, console.Bar())
+    if memory is not None:
+        found["memory"] = bench_memory(folder, memory, batch_size, console.Bar())
     if as_json:
         return console.say_json(found)
-    rows = [["drnet data build", f"{found['build']:,.0f}"], ["plain style, drawing only", f"{found['plain']:,.0f}"]]
-    console.say_table(found["what"], ["", "clips/s"], rows)
-    low, high = min(found["ratios"]), max(found["ratios"])
-    console.say(f"ratio of medians {found['ratio']:.2f} (rounds {low:.2f} to {high:.2f})")
+    for name, title in (("whole", "whole clips"), ("asked", "two frames of each clip, in training order")):
+        show({"what": f"{title}: {found['what']}", "unit": "clips", **found[name]}, False)
+    console.say(f"whole clips: {found['megabytes']:,.0f} MB/s of frames")
+    console.say(
+        "a training read, microseconds a clip: " + ", ".join(f"{k} {v:.1f}" for k, v in found["stages"].items())
+    )
+    if step is not None:
+        show(found["step"], False)
+    if memory is not None:
+        told = found["memory"]
+        console.say(
+            f"memory over {told['samples']:,} samples: {told['grown']:+.1f} MB from the second tenth to the last"
+        )
+
+
+@app.command()
+def growth(
+    shards: Annotated[str, typer.Option(metavar="N,...", help="Shards of each data set.")] = "10,100,1000,10000",
+    as_json: AsJson = False,
+) -> None:
+    """What grows with the number of shards: opening a data set, its first batch, a far batch, the rate.
+
+    Example: drnet bench growth --shards 10,100,1000
+    """
+    from drnet.pipelines.bench_growth import bench_growth
+
+    found = bench_growth([int(number) for number in shards.split(",")], progress=console.Bar())
+    if as_json:
+        return console.say_json(found)
+    rows = []
+    for row in found:
+        times = [f"{1e3 * row[key]:,.1f}" for key in ("open", "first", "far")]
+        rows.append([f"{row['shards']:,.0f}", *times, f"{row['rate']:,.0f}", f"{row['manifest'] / 1e3:,.0f} kB"])
+    columns = ["shards", "open, ms", "first batch, ms", "batch 1,000,000, ms", "clips/s", "manifest"]
+    console.say_table("ten clips of 4x16x16x1 a shard, batches of 100", columns, rows)
+
+
+faults_app = typer.Typer(help="Prove that what is promised survives kills and faults.", no_args_is_help=True)
+app.add_typer(faults_app, name="faults")
+
+
+@faults_app.callback()
+def faults() -> None:
+    """Prove that what is promised survives kills and faults."""
+
+
+@faults_app.command("build")
+def faults_build(
+    kills: Annotated[int, typer.Option(metavar="N", min=1, help="Builds to kill.")] = 200,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of when and where.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Kill builds at random moments, fill their disk, stop them by signals; run each again, and compare every byte.
+
+    Example: drnet bench faults build --kills 20
+    """
+    from drnet.pipelines.faults import bench_faults
+
+    found = bench_faults(kills, seed, progress=console.Bar())
+    if as_json:
+        console.say_json(found)
+    else:
+        for name, value in found.items():
+            console.say(f"{name}: {value}")
+    if found["wrong"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def scale(
+    clips: Annotated[str, typer.Option(metavar="N,...", help="Clips of each build.")] = "1000,10000,100000",
+    per_shard: Annotated[int, typer.Option(metavar="N", min=1, help="Clips of a shard.")] = 1000,
+    as_json: AsJson = False,
+) -> None:
+    """What a build costs as it grows, with tiny clips: time and memory of the parent, size of the manifest.
+
+    Example: drnet bench scale --clips 1000,10000
+    """
+    from drnet.pipelines.bench_scale import bench_scale
+
+    found = bench_scale([(int(number), per_shard) for number in clips.split(",")], progress=console.Bar())
+    if as_json:
+        return console.say_json(found)
+    rows = []
+    for row in found:
+        counts = [f"{row['clips']:,.0f}", f"{row['shards']:,.0f}", f"{row['build']:,.1f}", f"{row['finish']:,.2f}"]
+        sizes = [f"{row['memory']:,.0f}", f"{row['manifest'] / 1e3:,.0f}", f"{1e3 * row['load']:,.1f}"]
+        rows.append(counts + sizes)
+    columns = ["clips", "shards", "build, s", "accounting, s", "peak, MB", "manifest, kB", "loading it, ms"]
+    console.say_table("one worker, raw clips that cost nothing to draw", columns, rows)

@@ -1,6 +1,5 @@
 """`drnet data`: build data sets, and look at them."""
 
-import shlex
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -9,25 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from drnet.cli import console
-from drnet.datasets.contract import DataSet
+from drnet.cli.build import MaxFailures, Scheduler, Workers, tell_report
+from drnet.cli.build import app as build_app
+from drnet.cli.fetch import fetch, size_of
 
 app = typer.Typer(help="Build data sets as WebDataset shards; inspect, verify and preview them.", no_args_is_help=True)
-build_app = typer.Typer(help="Build a data set. To resume, run the same command again.", no_args_is_help=True)
 app.add_typer(build_app, name="build")
-
-
-class CodecName(StrEnum):
-    """Values of --codec."""
-
-    raw = "raw"
-    zstd = "zstd"
-
-
-class OverlapName(StrEnum):
-    """Values of --overlap."""
-
-    hide = "hide"
-    add = "add"
 
 
 class SplitName(StrEnum):
@@ -37,83 +23,8 @@ class SplitName(StrEnum):
     test = "test"
 
 
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the data set; made where it is missing.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")]
-TestClips = Annotated[
-    int | None, typer.Option(metavar="M", min=0, help="Clips of the test split.  [default: 10% of --clips]")
-]
-CodecOption = Annotated[CodecName, typer.Option("--codec", help="raw: NPY; zstd: compressed NPY.")]
-PerShard = Annotated[
-    int | None,
-    typer.Option(metavar="N", min=1, help="Clips in each shard.  [default: a sixteenth of --clips, at most 1000]"),
-]
-Workers = Annotated[int, typer.Option(metavar="N", min=1, help="Processes; the result is the same with any number.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be built, and write nothing.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a data set.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-
-
-@build_app.command()
-def mnist(
-    out: Out,
-    source: Annotated[
-        str | None,
-        typer.Option(metavar="DIR|optdigits", help="Folder with the four IDX files, or scikit-learn's own digits."),
-    ] = None,
-    clips: Annotated[int, typer.Option(metavar="N", min=1, help="Clips of the train split.")] = 10_000,
-    test_clips: TestClips = None,
-    frames: Annotated[int, typer.Option(metavar="T", min=1, help="Frames of a clip.")] = 20,
-    size: Annotated[int, typer.Option(help="Height and width of the frames: a multiple of 16, 16 to 512.")] = 64,
-    overlap: Annotated[
-        OverlapName, typer.Option(help="The front digit hides the other, or both show.")
-    ] = OverlapName.hide,
-    seed: Seed = 0,
-    codec: CodecOption = CodecName.zstd,
-    clips_per_shard: PerShard = None,
-    workers: Workers = 1,
-    dry_run: DryRun = False,
-) -> None:
-    """Two handwritten digits, one red and one green, bouncing in a square.
-
-    Without --source, MNIST is looked for in the cache, then downloaded.
-
-    Example: drnet data build mnist --out data/mnist --source optdigits --clips 1000 --size 32
-    """
-    from drnet.datasets.mnist import BouncingDigits
-
-    _build(
-        BouncingDigits(source, clips, test_clips, frames, size, seed, overlap.value),
-        out,
-        codec,
-        clips_per_shard,
-        workers,
-        dry_run,
-    )
-
-
-@build_app.command()
-def chairs(
-    out: Out,
-    clips: Annotated[int, typer.Option(metavar="N", min=1, help="Chairs of the train split.")] = 400,
-    test_clips: TestClips = None,
-    frames: Annotated[int, typer.Option(metavar="T", min=1, help="Azimuths in a full turn.")] = 36,
-    size: Annotated[int, typer.Option(help="Height and width of the frames: 32, 64, 128 or 256.")] = 64,
-    elevation: Annotated[
-        float, typer.Option(metavar="DEGREES", help="Of the camera above the horizon, 0 to 60.")
-    ] = 20.0,
-    seed: Seed = 0,
-    codec: CodecOption = CodecName.zstd,
-    clips_per_shard: PerShard = None,
-    workers: Workers = 1,
-    dry_run: DryRun = False,
-) -> None:
-    """A camera turning around generated chairs, drawn by pybullet. Needs no download.
-
-    Example: drnet data build chairs --out data/chairs --clips 400 --workers 2
-    """
-    from drnet.datasets.chairs import Chairs
-
-    _build(Chairs(clips, test_clips, size, frames, elevation, seed), out, codec, clips_per_shard, workers, dry_run)
 
 
 def count_of(problems: Sequence[str]) -> str:
@@ -121,24 +32,29 @@ def count_of(problems: Sequence[str]) -> str:
     return f"{len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'}"
 
 
-def _build(data: DataSet, out: Path, codec: CodecName, per_shard: int | None, workers: int, dry_run: bool) -> None:
-    from drnet.pipelines.build import build, plan_build, refuse_other_build, shard_is_done
+app.command()(fetch)
 
-    plan = plan_build(data, codec.value, per_shard)
-    if dry_run:
-        refuse_other_build(out, plan)
-        counts = ", ".join(f"{data.count(split)} {split}" for split in ("train", "test"))
-        kept = sum(shard_is_done(out / job.name, plan.build) for job in plan.jobs)
-        console.say(
-            f"would write {len(plan.jobs) - kept} of {len(plan.jobs)} shards and keep {kept}: {counts} clips in {out} "
-            f"(build {plan.build[:12]})"
-        )
-        return
-    report = build(plan, out, workers, console.Bar())
-    for split, counted in report.counts.items():
-        console.say(f"{split}: " + (", ".join(f"{number} {fate}" for fate, number in counted.items()) or "none"))
-    console.say(f"{report.written} shards written, {report.kept} kept: {out}")
-    console.say(f"next: drnet data preview {shlex.quote(str(out))} --out preview.png")
+
+@app.command("list")
+def list_data_sets(as_json: AsJson = False) -> None:
+    """Say which data sets there are, what each takes, its licence, what to cite, and what is on this machine.
+
+    Example: drnet data list
+    """
+    from drnet.pipelines.inspect import list_data
+
+    found = list_data()
+    if as_json:
+        return console.say_json(found)
+    rows = []
+    for row in found:
+        size = size_of(row["bytes"]) if row["files"] else "nothing"
+        here = f"{row['here']} of {row['files']}" if row["files"] else ""
+        rows.append([row["name"], size, here, row["title"]])
+    console.say_table("", ["data set", "to download", "files here", "what it is"], rows)
+    for row in found:
+        console.say(f"{row['name']}: licence {row['licence']}; cite {row['citation']}")
+    console.say("one's own: drnet data build MODULE:CLASS, of a file in the folder one works in")
 
 
 @app.command()
@@ -212,6 +128,66 @@ def preview(
 
     preview_data(folder, out, split.value, clips, first)
     console.say(f"wrote {out}")
+
+
+@app.command()
+def retry(
+    folder: Folder,
+    source: Annotated[
+        str | None, typer.Option(metavar="DIR", help="The source of the build, which no data set records.")
+    ] = None,
+    data_set: Annotated[
+        str | None, typer.Option(metavar="MODULE:CLASS", help="The class of one's own data set.")
+    ] = None,
+    workers: Workers = 1,
+    scheduler: Scheduler = None,
+    max_failures: MaxFailures = "0",
+) -> None:
+    """Try again the items of a data set that failed, where the error may have been a passing one.
+
+    Example: drnet data retry data/kth --source DIR
+    """
+    from drnet.pipelines.build import restore_plan
+    from drnet.pipelines.build import retry as retry_failed
+    from drnet.pipelines.failures import parse_budget
+
+    budget = parse_budget(max_failures)
+    plan = restore_plan(folder, data_set, source, console.Bar())
+    tell_report(retry_failed(plan, folder, workers=workers, progress=console.Bar(), scheduler=scheduler, budget=budget))
+
+
+@app.command()
+def card(
+    folder: Folder,
+    picture: Annotated[
+        bool | None,
+        typer.Option("--picture/--no-picture", help="Draw preview.png too.  [default: unless it would show persons]"),
+    ] = None,
+) -> None:
+    """Write a data set card into the folder: README.md as the Hugging Face hub reads it, and a picture.
+
+    Example: drnet data card data/mnist
+    """
+    from drnet.pipelines.card import write_card
+
+    for path in write_card(folder, picture):
+        console.say(f"wrote {path}")
+
+
+@app.command()
+def push(
+    folder: Folder,
+    target: Annotated[str, typer.Argument(metavar="URL", help="hf://datasets/USER/NAME, s3://BUCKET/NAME, gs://...")],
+) -> None:
+    """Copy a data set to the Hugging Face hub or to object storage. To continue, run the same command again.
+
+    Example: drnet data push data/mnist hf://datasets/USER/NAME
+    """
+    from drnet.pipelines.push import push as push_data
+    from drnet.pipelines.push import store_of
+
+    done = push_data(folder, store_of(target), console.Bar())
+    console.say(f"{done['sent']} files sent, {done['kept']} were there: {target}")
 
 
 def overrides(**values: Any) -> dict[str, Any]:

@@ -17,8 +17,16 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="mnist (the paper's, 64x64, for a GPU), mnist-small (32x32) or chairs-small (64x64).  "
+            help="The paper's, for a GPU: mnist (64x64), norb (64x64 or 96x96), chairs (64x64), kth (128x128), "
+            "kth-actions (128x128). For a CPU: mnist-small (32x32), chairs-small (64x64).  "
             "[default: the run's own, in a new one mnist]",
+        ),
+    ] = None,
+    variant: Annotated[
+        str | None,
+        typer.Option(
+            metavar="paper|authors",
+            help="Where the paper and its authors' code differ, follow the one or the other.  [default: paper]",
         ),
     ] = None,
     steps: Annotated[int | None, typer.Option(metavar="N", help="Step to stop at.  [default: the horizon]")] = None,
@@ -29,6 +37,13 @@ def train(
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     alpha: Annotated[float | None, typer.Option(help="Weight of the similarity loss (Eq. 5).")] = None,
     beta: Annotated[float | None, typer.Option(help="Weight of the adversarial losses (Eq. 5).")] = None,
+    negatives: Annotated[
+        str | None,
+        typer.Option(
+            metavar="shift|other-content|permuted",
+            help="Different clips for the discriminator: any other one, one of other content, or a permuted half batch.",
+        ),
+    ] = None,
     pose_dim: Annotated[int | None, typer.Option(help="Numbers in a pose vector.")] = None,
     content_dim: Annotated[int | None, typer.Option(help="Numbers in a content vector.")] = None,
     width: Annotated[int | None, typer.Option(help="Channels after the first convolution.")] = None,
@@ -51,6 +66,7 @@ def train(
     from drnet.pipelines.train import train as run_training
 
     changes = overrides(
+        variant=variant,
         horizon=horizon,
         max_offset=max_offset,
         cyclic=cyclic,
@@ -58,6 +74,7 @@ def train(
         lr=lr,
         alpha=alpha,
         beta=beta,
+        negatives=negatives,
         pose_dim=pose_dim,
         content_dim=content_dim,
         width=width,

@@ -13,7 +13,9 @@ Mesh = tuple[Array, NDArray[np.int64]]  # points (V, 3), triangles (F, 3) counte
 Point = tuple[float, float, float]
 
 SQUARE = np.array([(1, -1), (1, 1), (1, 1), (-1, 1), (-1, 1), (-1, -1), (-1, -1), (1, -1)], float)  # twice: sharp edges
-ROUND = np.array([(math.cos(i * math.pi / 4), math.sin(i * math.pi / 4)) for i in range(9)])
+ROUND, ROUNDER = (
+    np.array([(math.cos(i * 2 * math.pi / n), math.sin(i * 2 * math.pi / n)) for i in range(n + 1)]) for n in (8, 20)
+)
 PLAIN = np.meshgrid((-1.0, 1.0), (-1.0, 1.0))
 FINE = np.meshgrid(*[np.sin(np.arange(-3, 4) * (math.pi / 6))] * 2)  # finer towards the rim
 
@@ -25,8 +27,15 @@ def _strips(rows: int, columns: int, step: int = 1) -> NDArray[np.int64]:
     return np.concatenate([corner[:, None] + np.array(cell) for cell in cells])
 
 
-def tube(path: Sequence[Point], half: Any, square: bool = False) -> Mesh:
-    """Return a rod along a path; `half` is its half width: a number, one a point, or pairs (sideways, upwards)."""
+def tube(path: Sequence[Point], half: Any, square: bool = False, fine: bool = False) -> Mesh:
+    """Return a rod along a path.
+
+    Args:
+        path: at least two points.
+        half: its half width: a number, one a point, or pairs (sideways, upwards).
+        square: whether its section is a rectangle rather than an ellipse.
+        fine: for a thick round one, whose corners would show.
+    """
     line = np.array(path, dtype=np.float64)
     size = np.array(half, dtype=np.float64)
     if size.ndim < 2:
@@ -40,17 +49,17 @@ def tube(path: Sequence[Point], half: Any, square: bool = False) -> Mesh:
     side[:, axis] += 1
     side /= np.sqrt((side * side).sum(1, keepdims=True))
     up = along[:, [1, 2, 0]] * side[:, [2, 0, 1]] - along[:, [2, 0, 1]] * side[:, [1, 2, 0]]
-    ring = SQUARE if square else ROUND
+    ring = SQUARE if square else ROUNDER if fine else ROUND
     wide, high = (side * size[:, :1])[:, None], (up * size[:, -1:])[:, None]
     points = line[:, None] + ring[:, :1] * wide + ring[:, 1:] * high
     cap = slice(0, -1, 2 if square else 1)  # each corner once
     every = np.concatenate([points.reshape(-1, 3), points[0, cap], points[-1, cap]])
-    return every, _rod_triangles(len(line), square)
+    return every, _rod_triangles(len(line), len(ring), square)
 
 
 @functools.cache
-def _rod_triangles(rings: int, square: bool) -> NDArray[np.int64]:
-    k, corners = (8, 4) if square else (9, 8)
+def _rod_triangles(rings: int, k: int, square: bool) -> NDArray[np.int64]:
+    corners = 4 if square else k - 1
     fan = np.array([(0, i, i + 1) for i in range(1, corners - 1)])
     caps = [fan[:, ::-1] + rings * k, fan + rings * k + corners]
     return np.concatenate([_strips(rings, k, 2 if square else 1), *caps])

@@ -313,7 +313,7 @@ def shell(chair: Chair, draws: Draws) -> None:
     kind, bar, spread = draws.pick(("legs", "trumpet", "runners")), draws.number(0.016, 0.022), draws.number(0.02, 0.06)
     if kind == "trumpet":
         path = [(0.0, 0.0, z * seat) for z in (0.0, 0.03, 0.1, 0.4, 0.8, 0.98)]
-        chair.add("frame", tube(path, np.array([0.23, 0.21, 0.07, 0.035, 0.035, 0.09])))
+        chair.add("frame", tube(path, np.array([0.23, 0.22, 0.09, 0.035, 0.035, 0.09]), fine=True))
         return
     for s in (-1, 1):
         x = s * width * 0.32

@@ -2,7 +2,7 @@
 
 MNIST is four IDX files, gzip or not: train (60,000 images, 28x28) and test (10,000), each with a file of labels. An IDX
 file is a big-endian magic number, one 32-bit count for each axis, and the bytes. The unpacked content of each file is
-checked against a pinned MD5 before a pixel is used, and a downloaded gzip file against the published one.
+checked against a pinned MD5 before a pixel is used, and a downloaded gzip file against a pinned SHA-256.
 
 optdigits (Alpaydin & Kaynak, UCI) is what scikit-learn ships: 1,797 images, 8x8, the part of the original whose 13
 writers were kept for its test. The file does not say who wrote what, so images are split by their order, first 1,297
@@ -13,7 +13,6 @@ import functools
 import gzip
 import hashlib
 import importlib.util
-import logging
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from drnet.datasets import cache
+from drnet.datasets import cache, originals
 from drnet.datasets.contract import DataError, SourceFile, Split
 
 Images = NDArray[np.uint8]  # (N, H, W), ink is bright
@@ -30,8 +29,6 @@ Digits = NDArray[np.uint8]  # (N,), 0 to 9
 OPTDIGITS = "optdigits"
 OPTDIGITS_TRAIN = 1297  # images; the other 500 are the test split
 MAGIC = {1: 2049, 3: 2051}  # IDX of bytes with one axis, with three
-MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
-TIMEOUT = (5.0, 30.0)  # seconds to connect, and between two answers
 WAYS_OUT = f"give a folder with the four files (--source DIR), or use scikit-learn's digits (--source {OPTDIGITS})"
 
 
@@ -43,13 +40,11 @@ class IdxFile:
         name: of the unpacked file.
         shape: of its array.
         md5: of the unpacked file.
-        md5_gz: of the gzip file as it was published and as the mirrors serve it.
     """
 
     name: str
     shape: tuple[int, ...]
     md5: str
-    md5_gz: str
 
     @property
     def size(self) -> int:
@@ -68,13 +63,11 @@ FILES: dict[Split, tuple[IdxFile, IdxFile]] = {  # the images and their labels
             "train-images-idx3-ubyte",
             (60_000, 28, 28),
             "6bbc9ace898e44ae57da46a324031adb",
-            "f68b3c2dcbeaaa9fbdd348bbdeb94873",
         ),
         IdxFile(
             "train-labels-idx1-ubyte",
             (60_000,),
             "a25bea736e30d166cdddb491f175f624",
-            "d53e105ee54ea40749a09fcbcd1e9432",
         ),
     ),
     "test": (
@@ -82,13 +75,11 @@ FILES: dict[Split, tuple[IdxFile, IdxFile]] = {  # the images and their labels
             "t10k-images-idx3-ubyte",
             (10_000, 28, 28),
             "2646ac647ad5339dbf082846283269ea",
-            "9fb629c4189551a2d022fa330f9573f3",
         ),
         IdxFile(
             "t10k-labels-idx1-ubyte",
             (10_000,),
             "27ae3e4e09519cfbb04c329615203637",
-            "ec29112dd5afa0611ce80d1b7f02629c",
         ),
     ),
 }
@@ -158,19 +149,12 @@ def _locate(source: str | None, file: IdxFile) -> Path:
 
 
 def _download(file: IdxFile, folder: Path) -> Path:
-    import pooch  # only here: it brings an HTTP client
+    from drnet.datasets.fetch import fetch_file  # only here: it brings an HTTP client
 
-    pooch.get_logger().setLevel(logging.WARNING)  # this folder prints nothing, and pooch announces each download
-    name, reasons = f"{file.name}.gz", []
-    for mirror in MIRRORS:
-        fetch = pooch.HTTPDownloader(timeout=TIMEOUT)
-        try:
-            return Path(pooch.retrieve(mirror + name, f"md5:{file.md5_gz}", name, folder, downloader=fetch))
-        except (OSError, ValueError) as error:  # no network, a server's refusal, no room; a wrong checksum
-            reasons.append(f"{mirror}: {type(error).__name__}")
-    raise DataError(
-        f"{name} is not in the cache '{folder}' and could not be downloaded ({'; '.join(reasons)}); {WAYS_OUT}"
-    )
+    try:
+        return fetch_file(originals.originals_of("mnist").file(f"{file.name}.gz"), folder).path
+    except DataError as error:
+        raise DataError(f"{file.name}.gz is not in the cache '{folder}': {error}, or {WAYS_OUT}") from None
 
 
 @functools.cache

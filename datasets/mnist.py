@@ -12,13 +12,13 @@ Axes: T frames, H and W of the frame, D side of a digit (half the frame); colour
 import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from drnet.datasets import digits
-from drnet.datasets.contract import SPLITS, About, Clip, DataError, Label, SourceFile, Split
+from drnet.datasets.contract import SPLITS, About, Clip, DataError, Label, Setting, SourceFile, Split
 from drnet.datasets.draws import integers, key_of, words
 from drnet.datasets.scale import scale
 
@@ -67,7 +67,11 @@ def _labels() -> dict[str, Label]:
 
 
 class BouncingDigits:
-    """Two bouncing digits, as clips with their whole ground truth.
+    """Two handwritten digits, one red and one green, bouncing in a square.
+
+    Without a source, MNIST is looked for in the cache, then downloaded.
+
+    Example: drnet data build mnist --out data/mnist --source optdigits --clips 1000 --size 32
 
     Each clip is a pure function of (seed, split, its number, size, overlap), whatever the number of clips; its first
     frames are the same for any `frames`. Positions are those of a digit's top left corner.
@@ -85,15 +89,20 @@ class BouncingDigits:
         DataError: a value is not allowed.
     """
 
+    about: About = _ABOUT["mnist"]
+    labels: Mapping[str, Label] = _labels()
+
     def __init__(
         self,
-        source: Path | str | None = None,
-        clips: int = 10_000,
-        test_clips: int | None = None,
-        frames: int = 20,
-        size: int = 64,
-        seed: int = 0,
-        overlap: Overlap = "hide",
+        source: Annotated[
+            str | None, Setting("Folder with the four IDX files, or scikit-learn's own digits.", "DIR|optdigits")
+        ] = None,
+        clips: Annotated[int, Setting("Clips of the train split.", "N")] = 10_000,
+        test_clips: Annotated[int | None, Setting("Clips of the test split.  [default: 10% of --clips]", "M")] = None,
+        frames: Annotated[int, Setting("Frames of a clip.", "T")] = 20,
+        size: Annotated[int, Setting("Height and width of the frames: a multiple of 16, 16 to 512.", "PIXELS")] = 64,
+        seed: Annotated[int, Setting("Of everything that is drawn.", "N")] = 0,
+        overlap: Annotated[Overlap, Setting("The front digit hides the other, or both show.")] = "hide",
     ) -> None:
         test = max(1, clips // 10) if test_clips is None else test_clips
         for name, value, least in (
@@ -113,8 +122,7 @@ class BouncingDigits:
         self.source: str | None = None if source is None else str(source)
         self.frames, self.size, self.seed, self.overlap = frames, size, seed, overlap
         self._counts: dict[Split, int] = {"train": clips, "test": test}
-        self.about: About = _ABOUT[self._kind]
-        self.labels: Mapping[str, Label] = _labels()
+        self.about = _ABOUT[self._kind]
 
     @property
     def _kind(self) -> str:

@@ -34,6 +34,8 @@ class TrainConfig:
         horizon: steps over which the schedule runs; the last value holds beyond it.
         max_offset: K, the largest distance in frames of the two frames of a clip (the paper gives none).
         cyclic: whether clips are whole turns that go on at their first frame, so that t + k may pass their end.
+        frames: what is drawn from a clip: `pair`, x_t and x_t+k (the paper); or four frames, as the authors' code: of
+            `window`, K + 1 neighbouring ones of which the first gives the content, or of the whole `clip`.
         seed: of the weights and of the batches.
         precision: `fp32`, or `bf16` for autocast to bfloat16.
     """
@@ -46,6 +48,7 @@ class TrainConfig:
     horizon: int = 120_000
     max_offset: int = 11
     cyclic: bool = False
+    frames: Literal["pair", "window", "clip"] = "pair"
     seed: int = 0
     precision: Precision = "fp32"
 
@@ -57,10 +60,16 @@ class TrainConfig:
             raise ValueError(f"lr {self.lr} is not allowed; it must be above 0")
         if not 0 <= self.adam_beta1 < 1:
             raise ValueError(f"adam_beta1 {self.adam_beta1} is not allowed; it must lie in [0, 1)")
-        for name, allowed in (("precision", ("fp32", "bf16")), ("schedule", ("constant", "cosine"))):
+        choices = {
+            "precision": ("fp32", "bf16"),
+            "schedule": ("constant", "cosine"),
+            "frames": ("pair", "window", "clip"),
+        }
+        for name, allowed in choices.items():
             value = getattr(self, name)
             if value not in allowed:
-                raise ValueError(f"{name} {value!r} is not allowed; supported are {' and '.join(allowed)}")
+                supported = f"{', '.join(allowed[:-1])} and {allowed[-1]}"
+                raise ValueError(f"{name} {value!r} is not allowed; supported are {supported}")
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as a plain dictionary."""
@@ -82,7 +91,7 @@ class Trainable(Protocol):
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """Parameters by the name of the loss that updates them."""
 
-    def losses(self, frames: Tensor, step: int) -> Iterator[Update]:
+    def losses(self, frames: Tensor, step: int, keys: Tensor | None = None) -> Iterator[Update]:
         """Yield (group, loss, metrics) for each update of a step."""
 
 
@@ -106,11 +115,17 @@ class Trainer:
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
 
-    def train_step(self, frames: Tensor) -> None:
-        """Run one step on frames (B, 2, C, H, W) float32 in [0, 1]."""
+    def train_step(self, frames: Tensor, keys: Tensor | None = None) -> None:
+        """Run one step.
+
+        Args:
+            frames: (B, 2, C, H, W) float32 in [0, 1], or (B, 4, C, H, W).
+            keys: (B,) int64, equal where two clips show the same content; None where it is not known.
+        """
         self.model.train()
         rate = self.config.lr_at(self.step)
-        losses = cast(Trainable, self.model).losses(frames, self.step)
+        known = () if keys is None else (keys,)
+        losses = cast(Trainable, self.model).losses(frames, self.step, *known)
         while (update := self._next(losses)) is not None:
             name, loss, metrics = update
             optimizer = self.optimizers[name]
@@ -172,7 +187,11 @@ class Trainer:
         return {name: value.detach().cpu().contiguous().clone() for name, value in flat.items()}
 
     def load_state(self, flat: dict[str, Tensor]) -> None:
-        """Take up a state that `state` returned, in the parameters' memory format (fused Adam takes no other)."""
+        """Take up a state that `state` returned, in the parameters' memory format (fused Adam takes no other).
+
+        Raises:
+            KeyError, IndexError, ValueError: where it is not one of this model's.
+        """
         self.step = int(flat["step"])
         self._sums = {n.removeprefix("sum."): v.to(self.device) for n, v in flat.items() if n.startswith("sum.")}
         self._counts = {name: int(flat[f"count.{name}"]) for name in self._sums}
@@ -185,4 +204,7 @@ class Trainer:
                     like = parameters[int(number)]
                     laid_out = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
                     state.setdefault(int(number), {})[entry] = laid_out
+            for place, entries in state.items():
+                if any(entries[name].shape != parameters[place].shape for name in ("exp_avg", "exp_avg_sq")):
+                    raise ValueError(f"the optimizer's state of parameter {place} is of another shape")
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -4,93 +4,75 @@ A shard is a pure function of (data set, parameters, seed, shard number). Runnin
 whose hash is right and writes the others, so any interruption is continued and the folder ends up the same.
 """
 
-import importlib.metadata
-import json
-from collections import Counter
-from collections.abc import Generator, Iterator
+import threading
+from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import closing
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
-from drnet import __version__
-from drnet.datasets.contract import SPLITS, DataError, DataSet, ItemFailed, ItemFiltered, ItemMissing, LeftOut, Split
+import orjson
+
+from drnet.datasets.catalogue import restore
+from drnet.datasets.contract import SPLITS, DataError, DataSet
 from drnet.pipelines.claim import locked, refuse_file, refuse_others
 from drnet.pipelines.codec import EXTENSIONS, Codec
-from drnet.pipelines.files import (
-    canonical_json,
-    remove_temporaries,
-    sha256_file,
-    sha256_of,
-    sync_folder,
-    whole_file,
-    write_whole,
-)
-from drnet.pipelines.manifest import ACCOUNTING, MANIFEST, Manifest, ShardRow
+from drnet.pipelines.engine import Engine, check_engine, open_engine, wait_until_visible
+from drnet.pipelines.failures import Budget, Teller, failures_line
+from drnet.pipelines.files import canonical_json, remove_temporaries, sha256_of
+from drnet.pipelines.finish import BuildPlan, finish
+from drnet.pipelines.jobs import Job, modules_of, shard_is_done, tool_versions, write_shard
+from drnet.pipelines.manifest import CARD, PICTURE, Manifest, read_manifest
 from drnet.pipelines.progress import Progress, Silent
-from drnet.pipelines.shard import (
-    FORMAT,
-    Fate,
-    ShardWriter,
-    Sidecar,
-    read_sidecar,
-    sidecar_path,
-    whole_shard,
-)
-from drnet.pipelines.workers import in_any_order, local_pool
+from drnet.pipelines.shard import FORMAT, sidecar_path
 
-TOOLS = ("numpy", "zstandard", "pybullet", "pillow", "decord")
+__all__ = [
+    "BuildPlan",
+    "BuildReport",
+    "build",
+    "plan_build",
+    "refuse_other_build",
+    "restore_plan",
+    "retry",
+    "shard_is_done",
+    "write_shard",
+]
+
 SHARDS_AIMED_AT = 16
-OUTCOMES = {ItemMissing: "missing", ItemFiltered: "filtered", ItemFailed: "failed"}
 LARGEST_SHARD = 1000  # clips, unless the user asks for more
-
-
-@dataclass(frozen=True)
-class Job:
-    """One shard to write: items [start, stop) of a split."""
-
-    split: Split
-    number: int
-    start: int
-    stop: int
-
-    @property
-    def name(self) -> str:
-        """File name of the shard."""
-        return f"{self.split}-{self.number:06d}.tar"
-
-
-@dataclass(frozen=True)
-class BuildPlan:
-    """Everything about a build that is known before the first clip: a pure function of its arguments."""
-
-    data: DataSet
-    codec: Codec
-    clips_per_shard: int
-    build: str
-    jobs: tuple[Job, ...]
-
-    @property
-    def names(self) -> frozenset[str]:
-        """Every file the build ends with."""
-        tars = [job.name for job in self.jobs]
-        return frozenset([*tars, *(sidecar_path(Path(tar)).name for tar in tars), MANIFEST, ACCOUNTING])
+PATIENCE = 2.0  # seconds of work without a bar before that is told
 
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What a build did."""
+    """What a build did.
+
+    Attributes:
+        manifest: as it was written.
+        folder: of the data set.
+        written: shards written.
+        kept: shards that were there already.
+        counts: for each split, how many source items ended in which way.
+        failed: source items that failed, in the whole data set.
+        over_budget: whether these are more than may fail.
+        line: where they are, what to say of it; else empty.
+    """
 
     manifest: Manifest
     folder: Path
-    written: int  # shards
-    kept: int  # shards that were there already
+    written: int
+    kept: int
     counts: dict[str, dict[str, int]]
+    failed: int
+    over_budget: bool
+    line: str
 
 
-def plan_build(data: DataSet, codec: Codec = "raw", clips_per_shard: int | None = None) -> BuildPlan:
+def plan_build(
+    data: DataSet, codec: Codec = "raw", clips_per_shard: int | None = None, progress: Progress | None = None
+) -> BuildPlan:
     """Plan the shards of a data set.
 
     Args:
@@ -98,6 +80,7 @@ def plan_build(data: DataSet, codec: Codec = "raw", clips_per_shard: int | None 
         codec: `raw` or `zstd`.
         clips_per_shard: items in each shard; by default a sixteenth of the train split, at most 1000. It
             influences the bytes.
+        progress: told where reading the sources takes long.
 
     Raises:
         DataError: where an argument is not allowed or the source is not as expected.
@@ -107,6 +90,8 @@ def plan_build(data: DataSet, codec: Codec = "raw", clips_per_shard: int | None 
     if clips_per_shard is not None and clips_per_shard < 1:
         raise DataError(f"clips per shard {clips_per_shard} is not allowed; it must be at least 1")
     per_shard = clips_per_shard or max(1, min(LARGEST_SHARD, -(-data.count("train") // SHARDS_AIMED_AT)))
+    with _told_after(PATIENCE, progress or Silent(), f"reading the sources of {data.about.name} for their SHA-256"):
+        sources = tuple(data.sources())
     identity = {
         "format": FORMAT,
         "data_set": data.about.name,
@@ -114,58 +99,26 @@ def plan_build(data: DataSet, codec: Codec = "raw", clips_per_shard: int | None 
         "parameters": data.parameters(),
         "codec": codec,
         "clips_per_shard": per_shard,
-        "sources": sorted(source.sha256 for source in data.sources()),
+        "sources": sorted([source.name, source.sha256] for source in sources),
     }
     jobs = []
     for split in SPLITS:
         starts = range(0, data.count(split), per_shard)
         jobs += [Job(split, n, at, min(at + per_shard, data.count(split))) for n, at in enumerate(starts)]
-    return BuildPlan(data, codec, per_shard, sha256_of(canonical_json(identity)), tuple(jobs))
+    build = sha256_of(canonical_json(identity))
+    return BuildPlan(data, codec, build, tool_versions(), per_shard, tuple(jobs), sources)
 
 
-def shard_is_done(tar: Path, build: str) -> bool:
-    """Whether a shard is there, belongs to this build, and has the hash its sidecar says."""
-    if not tar.exists():
-        return False
+@contextmanager
+def _told_after(seconds: float, progress: Progress, line: str) -> Iterator[None]:
+    """Say what is going on where the block takes longer."""
+    timer = threading.Timer(seconds, progress.note, [line])
+    timer.daemon = True
+    timer.start()
     try:
-        sidecar = read_sidecar(tar)
-    except DataError:
-        return False
-    return sidecar.build == build and tar.stat().st_size == sidecar.size and sha256_file(tar) == sidecar.sha256
-
-
-def write_shard(plan: BuildPlan, job: Job, folder: Path) -> bool:
-    """Write one shard unless it is done; returns whether it was written. Runs in any process."""
-    tar = folder / job.name
-    if shard_is_done(tar, plan.build):
-        return False
-
-    def write(file: BinaryIO) -> Sidecar:
-        writer = ShardWriter(file, plan.codec, plan.data.labels)
-        fates = [_write_item(plan.data, writer, job.split, index) for index in range(job.start, job.stop)]
-        return writer.finish(plan.build, job.name, job.split, fates)
-
-    whole_shard(tar, write)
-    return True
-
-
-def _write_item(data: DataSet, writer: ShardWriter, split: Split, index: int) -> Fate:
-    item, before, left_out = data.item(split, index), len(writer.samples), Counter[str]()
-    ended, why = "written", ""
-    try:
-        for clip in data.clips(split, index):
-            if isinstance(clip, LeftOut):
-                left_out[clip.why] += 1
-                continue
-            if clip.frames.shape[1:] != data.frame_shape():
-                raise ValueError(f"{clip.key}: frames of {clip.frames.shape[1:]}, not {data.frame_shape()}")
-            writer.append(clip, item)
-    except tuple(OUTCOMES) as reason:
-        ended, why = OUTCOMES[type(reason)], str(reason)
-    clips = len(writer.samples) - before
-    if ended == "written" and not clips:
-        ended, why = "filtered", "no clip is left"
-    return Fate(split, item, ended, clips, why, dict(sorted(left_out.items())))
+        yield
+    finally:
+        timer.cancel()
 
 
 def build(
@@ -174,23 +127,30 @@ def build(
     workers: int = 1,
     progress: Progress | None = None,
     executor: Executor | None = None,
+    *,
+    scheduler: str | None = None,
+    budget: Budget | None = None,
+    again: bool = False,
 ) -> BuildReport:
-    """Carry out a plan; continue one that was interrupted.
+    """Carry out a plan; continue one that was interrupted. Items that fail are counted, and never end the build.
 
     Args:
         plan: from `plan_build`.
         folder: the data set's folder; made where it is missing.
         workers: processes; 1 builds in this one. The bytes do not depend on it.
-        progress: told of each shard.
+        progress: told of each shard, and of the first items that fail.
         executor: runs the jobs instead of local processes.
+        scheduler: a Dask scheduler whose workers run the jobs instead; see `engine.open_engine`.
+        budget: how many items may fail before `over_budget` is reported; none by default.
+        again: write only the shards that are missing or of which items failed; see `retry`.
 
     Raises:
         DataError: where the folder holds another build, other files, or another process builds into it.
+        BuilderError: for a mistake of the data set's class, with the item.
         OSError: where a file cannot be written; nothing half-written is left under a final name.
     """
-    progress = progress or Silent()
-    if workers < 1:
-        raise DataError(f"workers {workers} is not allowed; it must be at least 1")
+    progress, budget = progress or Silent(), budget or Budget()
+    check_engine(workers, executor, scheduler)
     fresh = not folder.exists()
     refuse_file(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -199,8 +159,10 @@ def build(
             refuse_other_build(folder, plan)
             remove_temporaries(folder, plan.names)
             try:
-                written = _run_jobs(plan, folder, workers, progress, executor)
-                manifest = _finish(plan, folder)
+                engine = open_engine(workers, progress, executor, scheduler, modules_of(plan.data))
+                written = _run_jobs(plan, folder, again, progress, engine)
+                with _told_after(PATIENCE, progress, f"writing the accounting of {plan.items} items"):
+                    manifest, first = finish(plan, folder)
             finally:
                 remove_temporaries(folder, plan.names)  # of workers that were ended
     except BaseException:
@@ -208,99 +170,89 @@ def build(
             folder.rmdir()
         raise
     counts = {split: dict(c) for split, c in manifest.accounting.items()}
-    return BuildReport(manifest, folder, written, len(plan.jobs) - written, counts)
+    failed = sum(counted.get("failed", 0) for counted in counts.values())
+    over = not budget.allows(failed, plan.items)
+    line = failures_line(failed, plan.items, budget, first, str(folder)) if over else ""
+    return BuildReport(manifest, folder, written, len(plan.jobs) - written, counts, failed, over, line)
 
 
-def _run_jobs(plan: BuildPlan, folder: Path, workers: int, progress: Progress, executor: Executor | None) -> int:
-    progress.start(f"building {plan.data.about.name}", sum(job.stop - job.start for job in plan.jobs), "clips")
-    written = 0
+def restore_plan(
+    folder: Path, name: str | None = None, source: str | None = None, progress: Progress | None = None
+) -> BuildPlan:
+    """Plan a data set's own build again, from what its manifest records.
+
+    Args:
+        folder: of the data set.
+        name: of its class, `module:Class`, where it is not one of the catalogue.
+        source: where its source is; no manifest records that.
+        progress: told where reading the sources takes long.
+
+    Raises:
+        DataError: where it cannot be planned again.
+    """
+    found = read_manifest(folder)
+    # What is missing or may be fetched was decided when it was built, and is no parameter of it.
+    others = {"allow_missing": True} | ({} if source is None else {"source": source})
+    data = restore(name or found.about["data_set"], found.parameters, **others)
+    return plan_build(data, found.codec, found.clips_per_shard, progress)  # type: ignore[arg-type]
+
+
+def retry(plan: BuildPlan, folder: Path, **options: Any) -> BuildReport:
+    """Try again the items of a data set that failed, where that may help: an error of reading that was a passing one.
+
+    Only shards of which items failed are written again, and only where fewer fail now. The result is what an
+    uninterrupted build would have made. A source that was repaired has another SHA-256, so it is another build.
+
+    Args:
+        plan: the data set's own, planned anew from its recorded parameters.
+        folder: of the data set.
+        options: as of `build`.
+
+    Raises:
+        DataError: where the folder holds no finished build, or the sources have changed.
+    """
+    found = read_manifest(folder)
+    if found.build != plan.build:
+        theirs = sorted((source["name"], source["sha256"]) for source in found.sources)
+        changed = theirs != sorted((source.name, source.sha256) for source in plan.sources)
+        what = (
+            "its sources are not the files it was built from" if changed else "its settings are not the recorded ones"
+        )
+        raise DataError(f"{folder}: {what}, so this would be another data set; build it anew into another --out")
+    return build(plan, folder, **options, again=True)
+
+
+def _run_jobs(
+    plan: BuildPlan, folder: Path, again: bool, progress: Progress, opened: AbstractContextManager[Engine]
+) -> int:
+    jobs = tuple(job for job in plan.jobs if _to_try(folder / job.name)) if again else plan.jobs
+    progress.start(f"building {plan.data.about.name}", sum(job.stop - job.start for job in jobs), "clips")
+    write = partial(write_shard, plan.recipe, folder=folder.absolute(), again=again)
+    teller, written = Teller(progress), 0
     try:
-        with closing(_results(plan, folder, workers, executor)) as results:
-            for job, fresh in results:
-                written += fresh
-                progress.advance(job.stop - job.start)
+        with opened as engine, closing(engine.results(write, jobs)) as results:
+            for job, outcome in results:
+                if engine.remote and outcome.written and not written:
+                    wait_until_visible(folder / job.name)
+                written += outcome.written
+                teller.add(outcome.failures, outcome.first)
+                progress.advance(job.stop - job.start, **({"failed": teller.failures} if teller.failures else {}))
+        teller.end()
     finally:
         progress.stop()
     return written
 
 
-def _results(
-    plan: BuildPlan, folder: Path, workers: int, executor: Executor | None
-) -> Generator[tuple[Job, bool], None, None]:
-    write = partial(write_shard, plan, folder=folder)
-    if executor is not None:
-        yield from in_any_order(write, plan.jobs, executor)
-    elif workers == 1:
-        yield from ((job, write(job)) for job in plan.jobs)
-    else:
-        with local_pool(workers) as pool:
-            yield from in_any_order(write, plan.jobs, pool)
+def _to_try(tar: Path) -> bool:
+    """Whether a shard is missing, or items of it failed. Its hash is not looked at: `verify` is for that."""
+    try:
+        row = orjson.loads(sidecar_path(tar).read_bytes())
+        return tar.stat().st_size != row["tar"]["bytes"] or any(fate["fate"] == "failed" for fate in row["left_out"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
 
 
 def refuse_other_build(folder: Path, plan: BuildPlan) -> None:
     """Raise DataError where a folder holds anything but this build, or the beginning of it."""
     settings = {"data set": plan.data.about.name, **plan.data.parameters(), "codec": plan.codec}
-    refuse_others(folder, plan.build, plan.names, settings)
-
-
-def _finish(plan: BuildPlan, folder: Path) -> Manifest:
-    """Write the accounting and, last of all, the manifest. Existing ones with the right content stay untouched."""
-    rows: dict[str, list[ShardRow]] = {split: [] for split in SPLITS}
-    counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
-    last: dict[str, str] = {}
-    with whole_file(folder / ACCOUNTING, keep_same=True) as file:
-        for job in plan.jobs:
-            sidecar = read_sidecar(folder / job.name)
-            last[job.split] = _check_order(sidecar, last.get(job.split, ""))
-            count = len(sidecar.samples)
-            rows[job.split].append(ShardRow(job.name, sidecar.sha256, sidecar.size, count, sidecar.frames))
-            for fate in item_fates(plan.data, job, sidecar):
-                counts[job.split][fate.fate] += 1
-                file.write(json.dumps(fate.to_json()).encode() + b"\n")
-    about = asdict(plan.data.about)
-    manifest = Manifest(
-        build=plan.build,
-        about={"data_set": about.pop("name"), **about, "notes": list(about["notes"])},
-        parameters=plan.data.parameters(),
-        codec=plan.codec,
-        frame_shape=plan.data.frame_shape(),
-        labels=plan.data.labels,
-        splits={split: tuple(rows[split]) for split in SPLITS},
-        sources=tuple({"name": s.name, "bytes": s.size, "sha256": s.sha256} for s in plan.data.sources()),
-        accounting={split: dict(sorted(counts[split].items())) for split in SPLITS},
-        accounting_sha256=sha256_file(folder / ACCOUNTING),
-        tools=tool_versions(),
-    )
-    write_whole(folder / MANIFEST, manifest.to_bytes(), keep_same=True)
-    sync_folder(folder)
-    return manifest
-
-
-def _check_order(sidecar: Sidecar, last: str) -> str:
-    """Return a shard's last key; raises ValueError where its first one does not come after the shard before."""
-    if not sidecar.samples:
-        return last
-    first = sidecar.samples[0].key
-    if first <= last:
-        raise ValueError(f"{sidecar.name}: key {first!r} is not allowed after {last!r}; keys sort in build order")
-    return sidecar.samples[-1].key
-
-
-def item_fates(data: DataSet, job: Job, sidecar: Sidecar) -> Iterator[Fate]:
-    """Yield the end of each source item of a shard, in order."""
-    clips = Counter(sample.item for sample in sidecar.samples)
-    left_out = {fate.item: fate for fate in sidecar.fates}
-    for index in range(job.start, job.stop):
-        item = data.item(job.split, index)
-        yield left_out.get(item) or Fate(job.split, item, "written", clips[item])
-
-
-def tool_versions() -> dict[str, str]:
-    """Versions of the packages that influence the bytes of a build."""
-    found = {"drnet": __version__}
-    for name in TOOLS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    refuse_others(folder, plan.build, plan.names | {CARD, PICTURE}, settings)

@@ -1,65 +1,174 @@
-"""Remote shards as local files: any fsspec URL is downloaded once into the user's cache.
+"""Remote files as local ones: what a URL names is downloaded once into the user's cache.
 
-An entry is keyed by the whole URL and, where it is known, the content's SHA-256, which is checked on every use; two
-URLs with the same file name never share an entry.
+An entry is keyed by the whole URL and, where it is known, the content's SHA-256: neither two URLs with the same file
+name nor two versions of one URL share an entry, and a URL's secrets are in no name. What "checked on every use" means:
+
+* The whole content is hashed once, while it is downloaded, and compared with the SHA-256 that the manifest or the
+  sidecar lists. Size, modification time and hash of the file are noted then.
+* Each time an entry is opened, size and modification time are compared with that note. Where they differ, the file is
+  hashed again; where the hash differs too (cut, overwritten, swapped), it is downloaded again, once.
+* Sidecars carry a checksum of their own, checked whenever one is opened; one that fails is downloaded again, once.
+* What a disk changes behind the file system's back shows in the CRC-32 of each frame that is read: an error there.
+* Where no hash is known (manifests, foreign shards) the server is asked at each opening of the data set whether the file
+  is still the version that was noted, and it is downloaded again if not or if the server does not tell versions.
+
+Threads and processes take turns at an entry: one downloads it, the others wait and use it. `room` says what goes when
+the cache is full; no open shard is ever lost to that.
 """
 
+import contextlib
 import hashlib
-import shutil
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-
-import fsspec
+from typing import NamedTuple
 
 from drnet.datasets.cache import cache_folder
 from drnet.datasets.contract import DataError
+from drnet.pipelines.download import PATIENT, QUICK, download
 from drnet.pipelines.files import sha256_file, whole_file
+from drnet.pipelines.manifest import Manifest, read_manifest
+from drnet.pipelines.remote import Unchanged
+from drnet.pipelines.room import LOCK, clear, held, reserve
+from drnet.pipelines.shard import Sidecar, read_sidecar, sidecar_path
+from drnet.pipelines.urls import check_url, name_of, shown, with_suffix
 
 
-def is_url(text: str) -> bool:
-    """Whether a location is a URL (`scheme://...`) and not a local path."""
-    return "://" in text
+class _Note(NamedTuple):
+    """What was true of a file when it was downloaded."""
+
+    size: int
+    changed: int  # modification time, ns
+    sha256: str
+    version: str
 
 
-class NotThere(DataError):  # noqa: N818 - says what is with the URL
-    """A URL's server answers that there is no such file."""
+class Entry:
+    """A URL's place in the cache. Enter it (`with`) to hold it: nobody else fetches or deletes it meanwhile.
 
-
-def entry(url: str, sha256: str = "") -> Path:
-    """Return the path of a URL's entry in the cache, present or not."""
-    key = hashlib.sha256(f"{url}\n{sha256}".encode()).hexdigest()
-    return cache_folder() / "shards" / key[:32] / url.rsplit("/", 1)[-1]
-
-
-def fetch(url: str, sha256: str = "", path: Path | None = None) -> Path:
-    """Return a local file with the content of a URL, downloading it unless the cache has it.
-
-    Args:
+    Attributes:
         url: of the file.
-        sha256: of its content; where it is not known, the file is downloaded again.
-        path: where to put it; by default the URL's own entry.
-
-    Raises:
-        NotThere: where the URL names no file.
-        DataError: where it cannot be read, or its content is not the one with `sha256`.
+        sha256: of its content; empty where it is not known.
+        path: of the local file, present or not.
     """
-    path = path or entry(url, sha256)
-    if sha256 and path.exists() and sha256_file(path) == sha256:
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def __init__(self, url: str, sha256: str = "", keyed: bool = True) -> None:
+        """Make an entry.
+
+        Args:
+            url: of the file.
+            sha256: that the content must have; empty where it is not known.
+            keyed: whether the hash is a part of the key; False for what was fetched before its hash was known.
+        """
+        check_url(url)
+        self.url, self.sha256 = url, sha256
+        key = hashlib.sha256(f"{url}\n{sha256 if keyed else ''}".encode()).hexdigest()
+        self.root = cache_folder() / "shards"
+        name = re.sub(r"[^A-Za-z0-9_.-]", "_", name_of(url))[-100:].lstrip(".")
+        self.path = self.root / key[:32] / (name or "file")
+
+    def __enter__(self) -> "Entry":
+        self._holding = contextlib.ExitStack()
+        descriptor = self._holding.enter_context(held(self.path.parent / LOCK))
+        assert descriptor is not None, "waited for"
+        self._lock = descriptor
+        clear(self.path.parent)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.utime(self._lock)  # last used
+        with contextlib.suppress(OSError):
+            if [path.name for path in self.path.parent.iterdir()] == [LOCK]:  # nothing came
+                (self.path.parent / LOCK).unlink()
+                self.path.parent.rmdir()
+        self._holding.close()
+
+    def content(self, pauses: Sequence[float] = PATIENT, give_up: Callable[[], None] = lambda: None) -> Path:
+        """Return the local file with the URL's content, whole and checked, downloading it where it must be.
+
+        Args:
+            pauses: see `download`.
+            give_up: see `reserve`.
+
+        Raises:
+            NotThere: where the URL names no file.
+            Refused: where the server does not want to give it.
+            DataError: where it cannot be read, or its content is not the one with `sha256`.
+        """
+        note = self._intact()
+        if note is not None and self.sha256:
+            return self.path
+        with contextlib.suppress(Unchanged):
+            self._receive(note.version if note else "", pauses, give_up)
+        return self.path
+
+    def sidecar(self) -> Sidecar:
+        """Return the sidecar of a shard that is there; one that is damaged or of another shard is fetched once more."""
+        url, path = with_suffix(self.url, ".tar", ".json"), sidecar_path(self.path)
+        with contextlib.suppress(DataError):
+            sidecar = read_sidecar(self.path)
+            if sidecar.sha256 == self.sha256:
+                return sidecar
+        with whole_file(path) as file:
+            download(url, file, room=lambda size: reserve(self.root, file, size, shown(url)))
+        with named_as(path, url):
+            return read_sidecar(self.path)
+
+    def _receive(self, version: str, pauses: Sequence[float], give_up: Callable[[], None]) -> None:
+        with whole_file(self.path) as file:
+
+            def room(size: int) -> int:
+                return reserve(self.root, file, size, shown(self.url), give_up)
+
+            got = download(self.url, file, self.sha256, version, room, pauses)
+        self._write(_Note(got.size, self.path.stat().st_mtime_ns, got.sha256, got.version))
+
+    def _intact(self) -> _Note | None:
+        """Return the note of a file that is there and still what was downloaded; None where it is not."""
+        note = self._read()
+        try:
+            stat = self.path.stat()
+        except FileNotFoundError:
+            return None
+        if note is None or (self.sha256 and note.sha256 != self.sha256):
+            note = _Note(-1, -1, self.sha256, "")
+        if (note.size, note.changed) == (stat.st_size, stat.st_mtime_ns):
+            return note
+        if not note.sha256 or sha256_file(self.path) != note.sha256:
+            return None
+        note = note._replace(size=stat.st_size, changed=stat.st_mtime_ns)
+        self._write(note)
+        return note
+
+    def _read(self) -> _Note | None:
+        words = os.pread(self._lock, 4096, 0).decode("utf-8", "replace").split("\n")
+        if len(words) == 5 and words[0].isdecimal() and words[1].isdecimal():
+            return _Note(int(words[0]), int(words[1]), words[2], words[3])
+        return None
+
+    def _write(self, note: _Note) -> None:
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, "".join(f"{word}\n" for word in note).encode(), 0)
+
+
+@contextlib.contextmanager
+def named_as(path: Path, url: str) -> Iterator[None]:
+    """Let an error about a file of the cache name the URL that it came from."""
     try:
-        with fsspec.open(url, "rb") as source, whole_file(path) as target:
-            shutil.copyfileobj(source, target, 1 << 20)
-    except ImportError as error:
-        raise DataError(f"{url}: {error}") from None
-    except FileNotFoundError as error:
-        if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
-            raise DataError(f"{url}: cannot be read ({error.__cause__})") from None  # no connection, says fsspec so
-        raise NotThere(f"{url}: not found") from None
-    except Exception as error:  # each file system of fsspec raises its own kinds
-        if isinstance(error, OSError) and error.filename == str(path):
-            raise  # the cache's disk, not the URL
-        raise DataError(f"{url}: cannot be read ({type(error).__name__}: {error})") from None
-    if sha256 and sha256_file(path) != sha256:
-        path.unlink()
-        raise DataError(f"{url}: its content is not the one the manifest lists; verify the data set where it is stored")
-    return path
+        yield
+    except DataError as error:
+        raise type(error)(str(error).replace(str(path), shown(url))) from None
+
+
+def remote_manifest(url: str) -> Manifest:
+    """Read the manifest that a URL names."""
+    with Entry(url) as entry, named_as(entry.path, url):
+        return read_manifest(entry.content(QUICK).parent)
+
+
+def remote_sidecar(url: str) -> Sidecar:
+    """Read the sidecar of the shard that a URL names, before the shard itself is fetched."""
+    beside = with_suffix(url, ".tar", ".json")
+    with Entry(beside) as entry, named_as(entry.path, beside):
+        return read_sidecar(entry.content(QUICK).with_suffix(".tar"))

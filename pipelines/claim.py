@@ -1,45 +1,90 @@
 """Whose folder it is: one build at a time writes into it, and never over another build or anybody's files."""
 
+import errno
 import fcntl
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from drnet.datasets.contract import DataError
 from drnet.pipelines.files import is_temporary
-from drnet.pipelines.manifest import MANIFEST, Manifest, read_manifest
+from drnet.pipelines.manifest import CARD, MANIFEST, PICTURE, Manifest, read_manifest
 from drnet.pipelines.shard import OtherFormat, Sidecar, read_sidecar
 
+LOCK = ".drnet.lock"  # a file only where the file system locks files but no folders; nothing depends on its being there
 _SIDECAR = re.compile(r"(train|test)-\d{6}\.json")
+_START = re.compile(rb'\{"build":"([0-9a-f]{64})"')  # of every sidecar: its keys are sorted
+_NO_LOCKS = (errno.EBADF, errno.EINVAL, errno.EISDIR, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_held: set[int] = set()
 
 
 @contextmanager
 def locked(folder: Path, kind: type[ValueError] = DataError, doing: str = "is building") -> Iterator[None]:
     """Hold a folder for this process. The lock is on the folder: it leaves no file and ends with the process.
 
+    NFS locks files only, and no folders: there it is on a file `.drnet.lock`, which is deleted at the end, and which a killed
+    process may leave behind, unlocked. A file system without any locks is not held at all.
+
     Args:
         folder: to hold.
         kind: of the error where another process holds it.
         doing: what that process does there, in the error.
     """
+    busy = kind(f"{folder}: another process {doing} into it; wait for it, or choose another --out")
     descriptor = os.open(folder, os.O_RDONLY)
+    file = None if _lock(descriptor, busy) else folder / LOCK
+    if file is not None:
+        os.close(descriptor)
+        descriptor = _lock_file(file, busy)
+    _held.add(descriptor)
     try:
-        busy = kind(f"{folder}: another process {doing} into it; wait for it, or choose another --out")
-        _lock(descriptor, busy)
         yield
     finally:
-        os.close(descriptor)
+        if descriptor in _held:  # in a forked child it is not
+            _held.discard(descriptor)
+            if file is not None:
+                file.unlink(missing_ok=True)
+            os.close(descriptor)
 
 
-def _lock(descriptor: int, busy: ValueError) -> None:
+def _lock(descriptor: int, busy: ValueError) -> bool:
+    """Lock an open file or folder; closes it where that fails. Returns whether its file system can."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        os.close(descriptor)
         raise busy from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            os.close(descriptor)
+            raise
+        return False
+    return True
+
+
+def _lock_file(path: Path, busy: ValueError) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        if not _lock(descriptor, busy):
+            return descriptor
+        with suppress(FileNotFoundError):
+            if path.stat().st_ino == os.fstat(descriptor).st_ino:
+                return descriptor
+        os.close(descriptor)  # its holder has just deleted it
+
+
+def _let_go() -> None:
+    """Close the locks in a forked child: a folder must not stay locked because a child outlives its parent."""
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def refuse_file(folder: Path) -> None:
@@ -69,21 +114,30 @@ def refuse_others(folder: Path, build: str, names: frozenset[str], settings: Map
     """
     if not folder.exists():
         return
-    found = {path.name for path in folder.iterdir() if not is_temporary(path, names)}
-    builds = _builds_in(folder, found)
+    found = {path.name for path in folder.iterdir() if path.name != LOCK and not is_temporary(path, names)}
+    builds = _builds_in(folder, found, build)
     if builds.get(MANIFEST, "") not in ("", build):
         difference = _difference(read_manifest(folder), settings)
         raise DataError(f"{folder} holds another build ({difference}); choose another --out, or delete it")
     if part := next((name for name, other in builds.items() if other not in ("", build)), None):
         raise DataError(f"{folder} holds part of another build ({part}); choose another --out, or delete it")
-    refuse_strangers(folder, found - names if build in builds.values() else found)
+    refuse_strangers(folder, found - names - {CARD, PICTURE} if build in builds.values() else found)
 
 
-def _builds_in(folder: Path, found: Collection[str]) -> dict[str, str]:
+def _builds_in(folder: Path, found: Collection[str], build: str) -> dict[str, str]:
     """Return the build id in the manifest and in each sidecar found; empty where it cannot be read."""
     builds = {MANIFEST: _build_of(partial(read_manifest, folder))} if MANIFEST in found else {}
     sidecars = sorted(name for name in found if _SIDECAR.fullmatch(name))
-    return builds | {name: _build_of(partial(read_sidecar, folder / f"{name[:-5]}.tar")) for name in sidecars}
+    return builds | {name: _build_of_sidecar(folder / name, build) for name in sidecars}
+
+
+def _build_of_sidecar(path: Path, build: str) -> str:
+    """Return a sidecar's build id. One that begins as this build's do is not read on: there may be very many."""
+    with suppress(OSError), path.open("rb") as file:
+        start = _START.match(file.read(80))
+        if start and start[1].decode() == build:
+            return build
+    return _build_of(partial(read_sidecar, path.with_suffix(".tar")))
 
 
 def _build_of(read: Callable[[], Manifest | Sidecar]) -> str:

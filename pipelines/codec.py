@@ -96,6 +96,8 @@ def decode(data: bytes | memoryview, codec: str, where: str) -> NDArray[np.uint8
             data = _zstd.decompressor.decompress(data, max_output_size=size, allow_extra_data=False)
         except zstandard.ZstdError as error:
             raise DataError(f"{where}: damaged zstd frame ({error}); {REBUILD}") from None
+        except MemoryError:
+            raise DataError(f"{where}: its {size} bytes of frames do not fit into memory; free some") from None
     elif codec != "raw":
         raise DataError(f"{where}: codec {codec!r} is not known; supported are {', '.join(EXTENSIONS)}")
     shape, offset = parse_npy_header(data, where)

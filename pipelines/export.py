@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from drnet.datasets.contract import SPLITS, DataError, Label
 from drnet.model import DrNet
-from drnet.pipelines.files import sync, sync_folder
+from drnet.pipelines.files import regular_size, sync, sync_folder
 from drnet.pipelines.loader import to_device
 from drnet.pipelines.progress import Progress, Silent
 from drnet.pipelines.run import Checkpoint, data_error_if_size_differs, load_run
@@ -26,6 +26,7 @@ from drnet.pipelines.train import choose_device
 
 FEATURES_FORMAT = 1
 FRAMES_AT_ONCE = 512
+TEXTS_AT_ONCE, TEXT_LIMIT = 64, 80  # clips' keys and splits
 ORIGIN = ("data_set", "split_key", "content_key")  # facts of the data set that a features file repeats
 
 
@@ -56,35 +57,77 @@ def load_features(path: Path) -> Features:
     """Load a features file.
 
     Raises:
-        DataError: where it is not one, or of another format version.
+        DataError: where it is not one, of another format version, or holds what no features file does.
     """
     try:
+        limit = regular_size(path)
         file = h5py.File(path, "r")
     except FileNotFoundError:
         raise DataError(f"{path}: missing; `drnet export-features RUN --shards S --out {path}` writes it") from None
     except OSError:
         raise DataError(f"{path}: not an HDF5 file, or damaged; export the features again") from None
     with file:
-        found = _plain(file.attrs.get("format"))
-        if found != FEATURES_FORMAT:
-            raise DataError(f"{path}: features of format {found!r} are not known; this version reads {FEATURES_FORMAT}")
         try:
-            return _read(file)
-        except (KeyError, TypeError, ValueError, OSError) as error:
-            raise DataError(f"{path}: damaged ({error}); export the features again") from None
+            found = _plain(file.attrs.get("format"))
+            if found != FEATURES_FORMAT:
+                known = f"this version reads {FEATURES_FORMAT}"
+                raise DataError(f"{path}: features of format {found!r} are not known; {known}")
+            return _read(file, limit)
+        except (KeyError, TypeError, ValueError, OSError, RuntimeError, MemoryError) as error:
+            if isinstance(error, DataError):
+                raise
+            reason = " ".join(str(error).split())[:200]
+            raise DataError(f"{path}: damaged ({reason}); export the features again") from None
 
 
-def _read(file: h5py.File) -> Features:
+def _read(file: h5py.File, limit: int) -> Features:
+    key, split = (_texts(_own(file, name, "O", limit)) for name in ("key", "split"))
+    content, pose, length = (
+        _own(file, name, kind, limit) for name, kind in (("content", "f"), ("pose", "f"), ("length", "i"))
+    )
+    group = file["labels"] if isinstance(file.get("labels", getlink=True), h5py.HardLink) else None
+    if not isinstance(group, h5py.Group):
+        raise ValueError("labels are no group of their own")
+    labels = {name: _own(group, name, "fi", limit) for name in group}
+    clips, frames = content.shape[:2]
+    wrong = [data.name for data in (pose, *labels.values()) if data.shape[:2] not in ((clips,), (clips, frames))]
+    if wrong or content.ndim != 3 or pose.ndim != 3 or {len(key), len(split), *length.shape} != {clips}:
+        raise ValueError(f"{wrong[0] if wrong else 'content'} is of another number of clips or frames")
     return Features(
-        content=file["content"][:],
-        pose=file["pose"][:],
-        length=file["length"][:],
-        key=file["key"].asstr()[:].astype(np.str_),
-        split=file["split"].asstr()[:].astype(np.str_),
-        labels={name: data[:] for name, data in file["labels"].items()},
-        label_types={name: _label_type(data.attrs) for name, data in file["labels"].items()},
+        content=content[:],
+        pose=pose[:],
+        length=length[:],
+        key=key,
+        split=split,
+        labels={name: data[:] for name, data in labels.items()},
+        label_types={name: _label_type(data.attrs) for name, data in labels.items()},
         attributes={name: _plain(value) for name, value in file.attrs.items()},
     )
+
+
+def _own(group: h5py.Group, name: str, kinds: str, limit: int) -> h5py.Dataset:
+    """Return a dataset that lies in this file as the exporter writes it: no other file is opened, nothing is unpacked.
+
+    Raises ValueError for links, data kept elsewhere, other types, and sizes that a file of `limit` bytes cannot hold.
+    """
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"{name} is a link")
+    data = group[name]
+    if not isinstance(data, h5py.Dataset) or data.is_virtual or data.external or data.dtype.kind not in kinds:
+        raise ValueError(f"{name} is no dataset of its own, or of another type")
+    if data.id.get_create_plist().get_nfilters() or data.nbytes > limit:
+        raise ValueError(f"{name} is compressed, or larger than the file")
+    return data
+
+
+def _texts(data: h5py.Dataset) -> NDArray[np.str_]:
+    """Return a list of short texts, read a few at a time: many long ones may share the file's bytes."""
+    found: list[str] = []
+    for first in range(0, len(data), TEXTS_AT_ONCE):
+        found.extend(data.asstr()[first : first + TEXTS_AT_ONCE])
+        if any(len(text) > TEXT_LIMIT for text in found[first:]):
+            raise ValueError(f"{data.name} holds a text of more than {TEXT_LIMIT} letters")
+    return np.array(found, np.str_)
 
 
 def _plain(value: Any) -> Any:

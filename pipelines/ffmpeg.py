@@ -1,34 +1,15 @@
-"""Movies by ffmpeg: the system's own program, else the one that imageio-ffmpeg ships."""
+"""Movies by ffmpeg."""
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import ffmpeg
-import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
 from drnet.datasets.contract import DataError
-
-
-def ffmpeg_path() -> str:
-    """Return the path of an ffmpeg program.
-
-    Raises:
-        DataError: where neither PATH nor imageio-ffmpeg has one for this platform.
-    """
-    on_path = shutil.which("ffmpeg")
-    if on_path:
-        return on_path
-    try:
-        return imageio_ffmpeg.get_ffmpeg_exe()
-    except RuntimeError:
-        raise DataError(
-            "ffmpeg: none on PATH, and imageio-ffmpeg ships none for this platform; install ffmpeg, "
-            "or name one in IMAGEIO_FFMPEG_EXE"
-        ) from None
+from drnet.datasets.ffmpeg_binary import ffmpeg_path
 
 
 def save_mp4(path: Path, sheets: Sequence[NDArray[np.uint8]], fps: float = 10) -> None:

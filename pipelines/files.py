@@ -1,20 +1,27 @@
 """Files that are whole or not there: atomic writes, hashes, canonical JSON."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import re
+import secrets
+import stat
+import time
 from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from drnet.datasets.contract import DataError
 
-_TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+\.tmp")  # the name of every file that is not whole yet
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of writing, for which the system names no file
-JSON_LIMIT = 1 << 30  # bytes of the largest JSON file that is read
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]+\.tmp")  # the name of every file that is not whole yet
+ABANDONED = 3600.0  # seconds without a write, where the file system cannot say whether a writer lives
+# What is wrong with this machine, whatever file is being read or written: no room, too many open files.
+MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
+JSON_LIMIT = 1 << 28  # bytes of the largest JSON file that is read
+JSON_VALUES = 1 << 22  # values in it: each takes about 100 bytes of memory, however short its text is
 
 
 def canonical_json(value: Any) -> bytes:
@@ -42,6 +49,8 @@ def sha256_file(path: Path) -> str:
 def whole_file(path: Path, keep_same: bool = False) -> Iterator[BinaryIO]:
     """Open a temporary file that takes the final name, by an atomic rename after fsync, only if the block succeeds.
 
+    Each attempt has a temporary file of its own: two writers of one file, on two machines say, never share one.
+
     Args:
         path: the final name.
         keep_same: leave a file of the same content that is there already as it is, its time included.
@@ -49,20 +58,31 @@ def whole_file(path: Path, keep_same: bool = False) -> Iterator[BinaryIO]:
     Raises:
         OSError: with the final name, also where the system names no file (a full disk).
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with _open_locked(temporary) as file:
             yield file
             sync(file)
-        if keep_same and path.exists() and sha256_file(path) == sha256_file(temporary):
-            temporary.unlink()
-        else:
-            temporary.replace(path)
+            if keep_same and path.exists() and sha256_file(path) == sha256_file(temporary):
+                temporary.unlink()
+            else:
+                temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and (error.errno in NO_ROOM or error.filename in (str(temporary), temporary)):
+        if isinstance(error, OSError) and error.filename in (None, str(temporary), temporary):
             error.filename, error.filename2 = str(path), None
         raise
+
+
+def _open_locked(temporary: Path) -> BinaryIO:
+    """Open a new file, locked while it is being written, so that nobody who clears up takes it for abandoned."""
+    while True:
+        file = temporary.open("wb")
+        with suppress(OSError):  # some file systems have no locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if temporary.exists():
+            return file
+        file.close()  # cleared away between its making and its lock
 
 
 def sync(file: BinaryIO) -> None:
@@ -93,11 +113,26 @@ def is_temporary(path: Path, names: Container[str]) -> bool:
 
 
 def remove_temporaries(folder: Path, names: Container[str]) -> int:
-    """Delete what killed writers left of files with these names; returns how many files that were."""
-    stale = [path for path in folder.iterdir() if is_temporary(path, names)]
-    for path in stale:
-        path.unlink(missing_ok=True)
-    return len(stale)
+    """Delete what killed writers left of files with these names; returns how many files that were.
+
+    A file whose writer lives, in any process and where the file system's locks reach other machines on any of them,
+    stays. Where the file system has no locks, one is left that was written to in the last hour.
+    """
+    return sum(_remove_abandoned(path) for path in folder.iterdir() if is_temporary(path, names))
+
+
+def _remove_abandoned(path: Path) -> bool:
+    with suppress(FileNotFoundError, PermissionError), path.open("rb+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            if time.time() - path.stat().st_mtime < ABANDONED:
+                return False
+        path.unlink()
+        return True
+    return False
 
 
 def read_json(path: Path, what: str, remedy: str = "") -> Any:
@@ -107,16 +142,30 @@ def read_json(path: Path, what: str, remedy: str = "") -> Any:
         DataError: where it is missing, too large or not JSON; `what` names it in the message, `remedy` is the way out.
     """
     try:
-        size = path.stat().st_size
-        if size > JSON_LIMIT:
+        if (size := regular_size(path)) > JSON_LIMIT:
             raise DataError(f"{path}: {size} bytes is too large for {what}; at most {JSON_LIMIT} are read")
-        return json.loads(path.read_bytes())
+        data = path.read_bytes()
+        if (values := sum(map(data.count, b",[{"))) > JSON_VALUES:
+            raise DataError(f"{path}: {values} values are too many for {what}; at most {JSON_VALUES} are read")
+        return json.loads(data, parse_constant=_refuse)
     except FileNotFoundError:
         raise DataError(f"{path}: {what} is missing{_way_out(remedy)}") from None
     except (ValueError, RecursionError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path}: {what} is not valid JSON{_way_out(remedy)}") from None
+
+
+def regular_size(path: Path) -> int:
+    """Return a file's size in bytes. Raises DataError for a folder, a pipe or a device: reading one may never end."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise DataError(f"{path}: not a regular file; give the file itself")
+    return found.st_size
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _way_out(remedy: str) -> str:

@@ -1,20 +1,19 @@
-"""Index WebDataset shards that have no sidecar: anybody's tars with `.npy` or `.npy.zst` frames and `.json` labels.
-
-Python's own `tarfile` ends silently at a damaged header and at a cut between members. Here an archive counts as whole
-only where nothing but zeros, and at least one block of them, follows its last member.
-"""
+"""Index WebDataset shards that have no sidecar: anybody's tars with `.npy` or `.npy.zst` frames and `.json` labels."""
 
 import hashlib
-import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 from drnet.datasets.contract import DataError
 from drnet.pipelines.codec import EXTENSIONS, HEAD, stated_shape
-from drnet.pipelines.shard import BLOCK, KEY, Sample, Sidecar
+from drnet.pipelines.files import regular_size
+from drnet.pipelines.shard import KEY, LABELS_LIMIT, Sample, Sidecar
+from drnet.pipelines.tar import plain_members
 
 Members = Mapping[str, Mapping[str, tuple[int, int]]]  # key -> extension -> offset and size
+PICKLES = frozenset({"pickle", "pkl", "pyd", "pth", "pt", "joblib", "dill"})  # opening one can run any code
+EXTENSION_LIMIT = 64  # letters
 
 
 def index_foreign(path: Path) -> Sidecar:
@@ -24,6 +23,7 @@ def index_foreign(path: Path) -> Sidecar:
         DataError: where the archive is damaged, holds what is not allowed, or a sample has no frames.
     """
     try:
+        regular_size(path)
         with path.open("rb") as file:
             members = _members(path, file)
             samples = tuple(_samples(path, file, members))
@@ -32,47 +32,33 @@ def index_foreign(path: Path) -> Sidecar:
             return Sidecar("", path.name, "train", _codec(path, members), digest, file.tell(), "", samples, ())
     except FileNotFoundError:
         raise DataError(f"{path}: the shard is missing") from None
-    except tarfile.TarError as error:
-        raise DataError(f"{path}: not a readable tar ({error})") from None
 
 
 def _members(path: Path, file: BinaryIO) -> Members:
     members: dict[str, dict[str, tuple[int, int]]] = {}
-    with tarfile.open(fileobj=file, mode="r:") as archive:
-        for member in archive:
-            name = Path(member.name)
-            if member.isdir():
-                continue
-            if not member.isreg() or member.issparse() or name.is_absolute() or ".." in name.parts:
-                raise DataError(f"{path}: member {member.name!r} is not allowed; only plain files are")
-            key, _, extension = name.name.partition(".")
-            if not KEY.fullmatch(key):
-                raise DataError(f"{path}: key {key!r} is not allowed; keys match {KEY.pattern}")
-            if extension in members.setdefault(key, {}):
-                raise DataError(f"{path}: member {member.name!r} is there twice; keys must be unique")
-            members[key][extension] = (member.offset_data, member.size)
-        _check_end(path, file, archive.offset)
+    for member in plain_members(path, file):
+        key, _, extension = member.name.rpartition("/")[2].partition(".")
+        if not KEY.fullmatch(key):
+            raise DataError(f"{path}: key {key!r} is not allowed; keys match {KEY.pattern}")
+        if extension.lower().rpartition(".")[2] in PICKLES:
+            raise DataError(f"{path}: member {member.name!r} is a pickle, which is not allowed; leave it out")
+        if len(extension) > EXTENSION_LIMIT:
+            raise DataError(f"{path}: member {member.name!r} is not allowed: its extension is too long")
+        if extension == "json" and member.size > LABELS_LIMIT:
+            raise DataError(f"{path}: clip {key}: labels of {member.size} bytes; at most {LABELS_LIMIT} are allowed")
+        if extension in members.setdefault(key, {}):
+            raise DataError(f"{path}: member {member.name!r} is there twice; keys must be unique")
+        members[key][extension] = (member.offset, member.size)
     return members
-
-
-def _check_end(path: Path, file: BinaryIO, end: int) -> None:
-    file.seek(end)
-    zeros = 0
-    while block := file.read(1 << 20):
-        if block.strip(b"\0"):
-            raise DataError(
-                f"{path}: damaged at byte {end}: what follows is not a tar member, and not the end of a tar"
-            )
-        zeros += len(block)
-    if zeros < BLOCK:
-        raise DataError(f"{path}: cut short at byte {end}: the end of the archive is missing")
 
 
 def _codec(path: Path, members: Members) -> str:
     codecs = [name for name, extension in EXTENSIONS.items() if all(extension in parts for parts in members.values())]
-    if not members or not codecs:
-        raise DataError(f"{path}: each sample needs frames as .npy or .npy.zst (uint8 T, H, W, C); not all have them")
-    return codecs[0]
+    if members and codecs:
+        return codecs[0]
+    lacking = next((key for key, parts in members.items() if not parts.keys() & set(EXTENSIONS.values())), "")
+    place = f"; clip {lacking} has none" if lacking else "" if members else "; the archive is empty"
+    raise DataError(f"{path}: each sample needs frames, all as .npy or all as .npy.zst (uint8 T, H, W, C){place}")
 
 
 def _samples(path: Path, file: BinaryIO, members: Members) -> Iterator[Sample]:

@@ -6,7 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from drnet.datasets import fetch
+from drnet.datasets.cache import cache_folder
+from drnet.datasets.catalogue import BUILDERS, data_set_class
 from drnet.datasets.contract import DataError, Label
+from drnet.datasets.originals import ORIGINALS
 from drnet.pipelines.ffmpeg import save_mp4
 from drnet.pipelines.manifest import read_manifest
 from drnet.pipelines.pictures import enlarge, save_gif, save_png, tile, to_rgb, with_margins
@@ -16,6 +20,32 @@ SHEET_COLUMNS = 10  # frames of a clip on a contact sheet
 SHOWN_LABELS = 4
 LETTER = 7  # pixels, more than one takes on average: captions of changing numbers keep their width
 UNITS = {"degree": "°"}
+
+
+def list_data() -> list[dict[str, Any]]:
+    """Return a row for each data set: name, title, licence, citation, and its raw files.
+
+    `files` is how many raw files the data set is made from that can be downloaded, `bytes` their size there, `here` how
+    many of them the cache holds; zeros for what is generated, or made from the user's own files.
+    """
+    rows = []
+    for name in BUILDERS:
+        about = data_set_class(name).about
+        originals = ORIGINALS.get(name)
+        files = originals.files if originals else ()
+        absent = fetch.missing(name, cache_folder() / name) if originals else []
+        rows.append(
+            {
+                "name": name,
+                "title": about.title,
+                "licence": about.licence,
+                "citation": about.citation,
+                "files": len(files),
+                "bytes": sum(file.size for file in files),
+                "here": len(files) - len(absent),
+            }
+        )
+    return rows
 
 
 def describe_data(folder: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from drnet.pipelines.plan import Plan, frame_pairs
+from drnet.pipelines.prefetch import fetched_ahead
 from drnet.pipelines.source import Collection
 
 READ_AHEAD = 3  # batches read by the thread in advance
@@ -43,37 +44,67 @@ class Batch:
 class PlannedFrames(IterableDataset[dict[str, Any]]):
     """The first stage: the frame pairs of a collection in the plan's order, as samples or as whole batches.
 
-    In a worker of a DataLoader (or `webdataset.WebLoader`) it reads every n-th batch, so that a loader that collects
-    batches of the plan's size returns them in the plan's order with any number of workers.
+    Several processes that train together each read their part of every global batch: the plan knows nothing of them, so
+    their number may change at any step. In a worker of a DataLoader (or `webdataset.WebLoader`) it reads every n-th
+    batch, so that a loader that collects batches of this size returns them in the plan's order with any number of workers.
+
+    Args:
+        collection: where frames come from.
+        plan: the order.
+        max_offset: K of Sec. 3.
+        start: first step.
+        cyclic: clips are whole turns.
+        rank: number of this process among those that train together.
+        world_size: how many they are; it divides the plan's batch size.
+
+    Raises:
+        ValueError: for a value that is not allowed.
     """
 
     def __init__(
-        self, collection: Collection, plan: Plan, max_offset: int, start: int = 0, cyclic: bool = False
+        self,
+        collection: Collection,
+        plan: Plan,
+        max_offset: int,
+        start: int = 0,
+        cyclic: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         super().__init__()
         if max_offset < 0:
             raise ValueError(f"max offset {max_offset} is not allowed; it must be 0 or more")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} is not allowed; it must be from 0 to {world_size - 1}")
+        if plan.batch_size % world_size:
+            size = plan.batch_size
+            raise ValueError(f"batch size {size} is not allowed with {world_size} processes; it must be a multiple")
         self.collection, self.plan, self.start = collection, plan, start
         self.max_offset, self.cyclic = max_offset, cyclic
+        self.batch_size = plan.batch_size // world_size  # of this process
+        self._part = slice(rank * self.batch_size, (rank + 1) * self.batch_size)
 
     def read(self, step: int, out: NDArray[np.uint8] | None = None) -> Batch:
-        """Read one step's batch, into `out` where it is given."""
+        """Read this process's part of one step's batch, into `out` where it is given."""
         planned = self.plan.batch(step)
-        places = [self.collection.locate(int(clip)) for clip in planned.clips]
+        chosen = planned.clips[self._part]
+        places = [self.collection.locate(clip) for clip in chosen.tolist()]
         lengths = [shard.sidecar.samples[index].length for shard, index in places]
-        times = frame_pairs(planned.raw, lengths, self.max_offset, self.cyclic)
+        times = frame_pairs(planned.raw[self._part], lengths, self.max_offset, self.cyclic)
         if out is None:
             out = np.empty((len(places), 2, *self.collection.frame_shape), np.uint8)
         for (shard, index), pair, place in zip(places, times.tolist(), out, strict=True):
             shard.read_frames(index, pair, place)
-        return Batch(step, out, planned.clips, times)
+        return Batch(step, out, chosen, times)
 
     def batches(self) -> Iterator[Batch]:
         """Yield batches from the first step on, without end."""
         worker = get_worker_info()
         first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
-        for step in count(self.start + first, stride):
-            yield self.read(step)
+        with fetched_ahead(self.collection, self.plan) as reach:
+            for step in count(self.start + first, stride):
+                reach(step)
+                yield self.read(step)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield WebDataset samples: `__key__`, `__url__`, `npy` (2, H, W, C) uint8, `times` (2,), `clip`, `step`."""
@@ -103,7 +134,7 @@ class FrameStream(webdataset.DataPipeline):
 
     def _collect(self) -> Iterator[Batch]:
         samples = iter(self)
-        while chosen := list(islice(samples, self.source.plan.batch_size)):
+        while chosen := list(islice(samples, self.source.batch_size)):
             frames = np.stack([sample["npy"] for sample in chosen])
             clips = np.array([sample["clip"] for sample in chosen], np.int64)
             times = np.stack([sample["times"] for sample in chosen])

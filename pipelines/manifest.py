@@ -1,18 +1,21 @@
 """`manifest.json`: what a data set is, and which shards it has. Written last, it exists only for a whole build."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from drnet.datasets.contract import DataError, Label
-from drnet.pipelines.codec import EXTENSIONS
+from drnet.datasets.contract import SPLITS, DataError, Label
+from drnet.pipelines.codec import CLIP_LIMIT, EXTENSIONS
+from drnet.pipelines.fields import HASH, LARGEST, count, harmless, items, objects, short, text
 from drnet.pipelines.files import canonical_json, pretty_json, read_json, sha256_of
-from drnet.pipelines.shard import FORMAT, check_format
+from drnet.pipelines.shard import FORMAT, NAME, check_format
 
 MANIFEST = "manifest.json"
 ACCOUNTING = "accounting.jsonl"
+AGAIN = "run the build again"
+CARD, PICTURE = "README.md", "preview.png"  # a data set card, which may lie beside the rest
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Manifest:
         about: data_set, version, title, licence, citation, notes, split_key and content_key.
         parameters: every setting that influenced the bytes.
         codec: how frames are stored.
+        clips_per_shard: source items that each shard was made from, but for a split's last one.
         frame_shape: (H, W, C).
         labels: type of each label.
         splits: shard rows of each split, in order.
@@ -58,6 +62,7 @@ class Manifest:
     about: Mapping[str, Any]
     parameters: Mapping[str, Any]
     codec: str
+    clips_per_shard: int
     frame_shape: tuple[int, int, int]
     labels: Mapping[str, Label]
     splits: Mapping[str, tuple[ShardRow, ...]]
@@ -82,6 +87,7 @@ class Manifest:
             **self.about,
             "parameters": dict(self.parameters),
             "codec": self.codec,
+            "clips_per_shard": self.clips_per_shard,
             "frame_shape": list(self.frame_shape),
             "labels": {name: label.to_json() for name, label in self.labels.items()},
             "splits": splits,
@@ -118,43 +124,90 @@ def read_manifest(folder: Path) -> Manifest:
             raise DataError(f"{folder}: {what}; give the folder of a data set that `drnet data build` made")
         hint = "the build is not complete; run the same build command again" if any(folder.glob("*.tar")) else ""
         raise DataError(f"{path} is missing: {hint or 'this is not a data set built by drnet'}")
-    body = read_json(path, "the manifest", "run the build again")
+    body = read_json(path, "the manifest", AGAIN)
     if not isinstance(body, dict) or "format" not in body:
-        raise DataError(f"{path}: this is not a manifest of drnet")
+        raise DataError(f"{path}: this is not a manifest of drnet; {AGAIN}, or give another folder")
     check_format(body["format"], path)
-    checksum = body.pop("checksum", "")
-    if sha256_of(canonical_json(body)) != checksum:
-        raise DataError(f"{path}: its checksum does not match, so it was changed after the build; run the build again")
     try:
+        if body.pop("checksum", "") != sha256_of(canonical_json(body)):
+            raise DataError(f"{path}: its checksum does not match, so it was changed after the build; {AGAIN}")
         return _parse(body)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{path}: damaged ({error!r}); run the build again") from None
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: damaged ({error}); {AGAIN}") from None
 
 
 def _parse(body: Mapping[str, Any]) -> Manifest:
-    rows = {
-        split: tuple(ShardRow(r["name"], r["sha256"], r["bytes"], r["clips"], r["frames"]) for r in part["shards"])
-        for split, part in body["splits"].items()
-    }
-    for row in (row for part in rows.values() for row in part):
-        if Path(row.name).name != row.name or not row.name.endswith(".tar") or min(row.size, row.clips, row.frames) < 0:
-            raise ValueError(row.name)
-    if body["codec"] not in EXTENSIONS:
-        raise ValueError(body["codec"])
-    height, width, channels = (int(n) for n in body["frame_shape"])
+    splits = {split: _rows(part) for split, part in objects(body, "splits").items()}
+    accounting = {split: _counts(part) for split, part in objects(body, "accounting").items()}
+    if not set(splits) == set(accounting) <= set(SPLITS):
+        raise ValueError(f"splits and their accounting are not those of {' and '.join(SPLITS)}")
+    if (codec := text(body, "codec")) not in EXTENSIONS:
+        raise ValueError(f"codec {short(codec)} is not known")
     return Manifest(
-        build=body["build"],
-        about={key: body[key] for key in ABOUT_KEYS},
-        parameters=body["parameters"],
-        codec=body["codec"],
-        frame_shape=(height, width, channels),
-        labels={name: Label.from_json(row) for name, row in body["labels"].items()},
-        splits=rows,
-        sources=tuple(body["sources"]),
-        accounting=body["accounting"],
-        accounting_sha256=body["accounting_sha256"],
-        tools=body["tools"],
+        build=text(body, "build", HASH),
+        about=_about(body),
+        parameters=harmless(objects(body, "parameters"), "parameters"),
+        codec=codec,
+        clips_per_shard=count(body, "clips_per_shard", 1),
+        frame_shape=_frame_shape(items(body, "frame_shape")),
+        labels={harmless(name, "labels"): _label(row) for name, row in objects(body, "labels").items()},
+        splits=splits,
+        sources=tuple(_source(row) for row in items(body, "sources")),
+        accounting=accounting,
+        accounting_sha256=text(body, "accounting_sha256", HASH),
+        tools=harmless(objects(body, "tools"), "tools"),
     )
+
+
+def _about(body: Mapping[str, Any]) -> dict[str, Any]:
+    kinds: dict[str, Callable[[Any, str], Any]] = {"version": count, "notes": items}
+    about = {key: kinds.get(key, text)(body, key) for key in ABOUT_KEYS}
+    if not all(isinstance(note, str) for note in harmless(about["notes"], "notes")):
+        raise ValueError("notes that are no texts")
+    return about
+
+
+def _rows(part: Any) -> tuple[ShardRow, ...]:
+    return tuple(
+        ShardRow(
+            text(row, "name", NAME),
+            text(row, "sha256", HASH),
+            count(row, "bytes", 1),
+            count(row, "clips"),
+            count(row, "frames"),
+        )
+        for row in items(part, "shards")
+    )
+
+
+def _counts(part: Any) -> dict[str, int]:
+    return {harmless(fate, "fate"): count(part, fate) for fate in objects({"fates": part}, "fates")}
+
+
+def _source(row: Any) -> dict[str, Any]:
+    return {"name": text(row, "name"), "bytes": count(row, "bytes"), "sha256": text(row, "sha256", HASH)}
+
+
+def _frame_shape(sides: list[Any]) -> tuple[int, int, int]:
+    match sides:
+        case [int(height), int(width), int(channels)] if min(sides) > 0 and height * width * channels <= CLIP_LIMIT:
+            return height, width, channels
+    raise ValueError(f"frame_shape is not height, width and channels of at most {CLIP_LIMIT} bytes")
+
+
+def _label(row: Any) -> Label:
+    kind, time, period = text(row, "kind"), text(row, "time"), row.get("period")
+    if kind not in ("category", "number") or time not in ("static", "varying"):
+        raise ValueError(
+            f"a label that is {short(time)} {short(kind)}; it must be static or varying, a category or a number"
+        )
+    if kind == "category" and not all(isinstance(name, str) for name in items(row, "names")):
+        raise ValueError("names of categories that are no texts")
+    if period is not None and not (type(period) in (int, float) and 0 < period < LARGEST):
+        raise ValueError(f"period {short(period)} is not a number above 0")
+    return Label.from_json(harmless(row, "label"))
 
 
 def order_key(shards: Iterable[tuple[str, str]]) -> str:

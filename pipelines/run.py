@@ -11,10 +11,11 @@ RUN/
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,12 @@ from torch import Tensor
 from drnet.datasets.contract import DataError
 from drnet.model import DrNet, DrNetConfig
 from drnet.pipelines.claim import locked
+from drnet.pipelines.fields import HASH, LARGEST, count, harmless, objects, short, text
 from drnet.pipelines.files import (
     is_temporary,
     pretty_json,
     read_json,
+    regular_size,
     remove_temporaries,
     sha256_file,
     sync_folder,
@@ -41,6 +44,7 @@ RUN_FORMAT = 1
 CONFIG, METRICS, LATEST = "config.json", "metrics.jsonl", "latest.json"
 OWN = (CONFIG, METRICS, LATEST)
 WEIGHTS, TRAINER, STATE = "model.safetensors", "trainer.safetensors", "state.json"
+_STEP = re.compile(r"[0-9]{1,18}")  # the name of a checkpoint's folder
 GO_BACK = "delete this checkpoint to go on from the one before"
 
 
@@ -86,10 +90,21 @@ def read_config(run: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or config.get("format") != RUN_FORMAT:
         raise RunError(f"{run / CONFIG}: not a run of format {RUN_FORMAT}, the only one this version of drnet reads")
     try:  # settings that a later version added take their defaults
-        model, train = DrNetConfig(**config["model"]).to_json(), TrainConfig(**config["train"]).to_json()
-        return {**config, "model": model, "train": train, "data": dict(config["data"])}
+        harmless(config, "config")
+        model, train = _settings(config["model"], DrNetConfig()), _settings(config["train"], TrainConfig())
+        return {**config, "model": model, "train": train, "data": objects(config, "data")}
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{run / CONFIG}: damaged, or of a newer version ({error}); train into another --out") from None
+
+
+def _settings(found: Mapping[str, Any], defaults: DrNetConfig | TrainConfig) -> dict[str, Any]:
+    """Return settings with the defaults of those that are missing; raises ValueError for one of another type."""
+    settings = replace(defaults, **found).to_json()
+    for name, default in defaults.to_json().items():
+        value, kinds = settings[name], (int, float) if isinstance(default, float) else (type(default),)
+        if type(value) not in kinds or (type(value) is int and value > LARGEST):
+            raise ValueError(f"{name} {short(value)} is of another type, or too large")
+    return settings
 
 
 def settle_config(run: Path, config: Mapping[str, Any]) -> None:
@@ -159,7 +174,7 @@ def _drop(checkpoint: Path) -> None:
 
 def _checkpoints(run: Path) -> list[Path]:
     """Return the folders of a run's checkpoints, the oldest first."""
-    return sorted((p for p in (run / "checkpoints").glob("*") if p.name.isdigit()), key=lambda p: int(p.name))
+    return sorted((p for p in (run / "checkpoints").glob("*") if _STEP.fullmatch(p.name)), key=lambda p: int(p.name))
 
 
 def drop_old_checkpoints(run: Path, keep: int) -> None:
@@ -178,21 +193,23 @@ def latest_checkpoint(run: Path) -> Checkpoint | None:
     path = folders[-1] / STATE
     try:
         state = read_json(path, "the checkpoint's state")
-        return Checkpoint(folders[-1], int(state["step"]), state["sha256"], state["trainer_sha256"])
-    except (KeyError, TypeError, ValueError):
+        digests = [text(state, name, HASH) for name in ("sha256", "trainer_sha256")]
+        return Checkpoint(folders[-1], count(state, "step"), *digests)
+    except ValueError:
         raise RunError(f"{path}: missing or damaged; {GO_BACK}") from None
 
 
 def load_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
     """Read a safetensors file. Raises RunError in one line where it is missing or has not this hash."""
     try:
+        regular_size(path)
         if sha256_file(path) != sha256:
             raise RunError(f"{path}: damaged (its SHA-256 differs); {GO_BACK}")
         return load_file(path)
     except FileNotFoundError:
         raise RunError(f"{path}: missing; copy the whole run folder, or {GO_BACK}") from None
-    except safetensors.SafetensorError as error:
-        raise RunError(f"{path}: damaged ({error}); {GO_BACK}") from None
+    except (safetensors.SafetensorError, KeyError, RuntimeError) as error:  # KeyError: a type that torch has not
+        raise RunError(f"{path}: damaged ({str(error)[:200]}); {GO_BACK}") from None
 
 
 def load_weights(model: torch.nn.Module, checkpoint: Checkpoint) -> None:
@@ -203,6 +220,21 @@ def load_weights(model: torch.nn.Module, checkpoint: Checkpoint) -> None:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         raise RunError(f"{path}: does not fit the model of {CONFIG} ({str(error).splitlines()[0]})") from None
+
+
+def _refuse_larger(settings: DrNetConfig, path: Path) -> None:
+    """Raise RunError where settings ask for a model that a weights file cannot hold, before it takes its memory."""
+    try:
+        with torch.device("meta"):
+            needed = sum(value.nbytes for value in DrNet(settings).state_dict().values())
+    except RuntimeError:  # sizes beyond 64 bits
+        needed = LARGEST
+    except ValueError as error:
+        raise RunError(f"{path.parents[2] / CONFIG}: {error}") from None
+    if path.exists() and needed > regular_size(path):
+        raise RunError(
+            f"{path}: holds fewer than the {needed} bytes of the model of {CONFIG}; copy the whole run folder"
+        )
 
 
 def load_run(run: Path, device: str = "cpu") -> tuple[DrNet, Checkpoint, dict[str, Any]]:
@@ -219,7 +251,9 @@ def load_run(run: Path, device: str = "cpu") -> tuple[DrNet, Checkpoint, dict[st
     checkpoint = latest_checkpoint(run)
     if checkpoint is None:
         raise RunError(f"{run}: no checkpoint yet; train it first with `drnet train --shards S --out {run}`")
-    model = DrNet(DrNetConfig(**config["model"]))
+    settings = DrNetConfig(**config["model"])
+    _refuse_larger(settings, checkpoint.folder / WEIGHTS)
+    model = DrNet(settings)
     load_weights(model, checkpoint)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.eval(), checkpoint, config
@@ -235,7 +269,7 @@ def cut_metrics(run: Path, step: int) -> None:
         try:
             if not line.endswith(b"\n") or json.loads(line)["step"] > step:
                 break
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             break
         kept.append(line)
     write_whole(path, b"".join(kept))

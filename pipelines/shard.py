@@ -8,7 +8,8 @@ import hashlib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as default
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,14 +17,18 @@ from typing import Any, BinaryIO
 import orjson
 
 from drnet.datasets.contract import Clip, DataError, Label
-from drnet.pipelines.codec import EXTENSIONS, REBUILD, Codec, encode, frame_checks
+from drnet.pipelines.codec import CLIP_LIMIT, EXTENSIONS, REBUILD, Codec, check_of, encode, frame_checks
+from drnet.pipelines.fields import HASH, count, field, harmless, items, objects, short, text
 from drnet.pipelines.files import canonical_json, read_json, sha256_of, sync, sync_folder, whole_file, write_whole
+from drnet.pipelines.tar import BLOCK
 
 FORMAT = 1
-BLOCK = 512
 NUMBERS = frozenset({int, float})  # not bool, which JSON would read back as another type
+INTEGERS = 1 << 63  # whole numbers lie below, and at or above its negative: exports hold 64 bits
 KEY = re.compile(r"[A-Za-z0-9_-]{1,80}")
-_HEX64 = re.compile(r"[0-9a-f]{64}")
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,200}\.tar")
+LABELS_LIMIT = 1 << 22  # bytes of the largest member with labels
+_CHECKS = re.compile(r"[0-9a-f]+")
 
 
 @lru_cache(maxsize=4)
@@ -60,6 +65,7 @@ class Sample:
         frames: offset and size in bytes of the member with the frames.
         labels: offset and size of the member with the labels.
         checks: CRC-32 of each frame, eight hexadecimal digits each (empty where unknown).
+        labels_check: CRC-32 of the labels' bytes, in the same form (empty where unknown).
     """
 
     key: str
@@ -68,6 +74,7 @@ class Sample:
     frames: tuple[int, int]
     labels: tuple[int, int]
     checks: str
+    labels_check: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the sidecar's row."""
@@ -78,6 +85,7 @@ class Sample:
             "frames": list(self.frames),
             "labels": list(self.labels),
             "crc": self.checks,
+            "labels_crc": self.labels_check,
         }
 
 
@@ -93,7 +101,7 @@ class Fate:
     fate: str
     clips: int = 0
     why: str = ""
-    left_out: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = default(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the line of `accounting.jsonl`."""
@@ -101,9 +109,12 @@ class Fate:
         return row | ({"why": self.why} if self.why else {}) | ({"left_out": self.left_out} if self.left_out else {})
 
     @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> "Fate":
-        """Read a line of `accounting.jsonl`."""
-        return cls(row["split"], row["item"], row["fate"], row["clips"], row.get("why", ""), row.get("left_out", {}))
+    def from_json(cls, row: Any) -> "Fate":
+        """Read a line of `accounting.jsonl`. Raises ValueError where it makes no sense."""
+        split, item, fate, clips = text(row, "split"), text(row, "item"), text(row, "fate"), count(row, "clips")
+        left_out = harmless(objects(row, "left_out"), "left_out") if "left_out" in row else {}
+        left_out = {why: count(left_out, why) for why in left_out}
+        return cls(split, item, fate, clips, text(row, "why") if "why" in row else "", left_out)
 
 
 @dataclass(frozen=True)
@@ -118,7 +129,7 @@ class Sidecar:
     size: int
     pixels: str  # SHA-256 over the frames' checks: equal for equal pixels, whatever the codec
     samples: tuple[Sample, ...]
-    fates: tuple[Fate, ...] = field(default=())
+    fates: tuple[Fate, ...] = ()
 
     @property
     def frames(self) -> int:
@@ -153,7 +164,8 @@ def check_labels(clip: Clip, labels: Mapping[str, Label]) -> None:
         if name not in clip.labels:
             raise ValueError(f"{clip.key}: label {name!r} is missing")
         value = clip.labels[name]
-        if type(value) is int and not label.varying and (label.kind == "number" or 0 <= value < len(label.names)):
+        most = INTEGERS if label.kind == "number" else len(label.names)
+        if type(value) is int and not label.varying and 0 <= value < most:
             continue  # most labels are such, and this runs for every clip
         if label.varying and (not isinstance(value, list) or len(value) != len(clip.frames)):
             raise ValueError(f"{clip.key}: label {name!r} must be a list of {len(clip.frames)} values")
@@ -161,10 +173,14 @@ def check_labels(clip: Clip, labels: Mapping[str, Label]) -> None:
         types = set(map(type, values))
         if not types <= NUMBERS:
             raise ValueError(f"{clip.key}: label {name!r} must be a number, not {(types - NUMBERS).pop().__name__}")
+        if int in types and not -INTEGERS <= min(values) <= max(values) < INTEGERS:
+            raise ValueError(f"{clip.key}: label {name!r} must fit 64 bits")
         if float in types and not all(map(math.isfinite, values)):
             raise ValueError(f"{clip.key}: label {name!r} must be finite")
         if label.kind == "category" and not set(values).issubset(range(len(label.names))):
-            raise ValueError(f"{clip.key}: label {name!r} is {value}; it must index its {len(label.names)} names")
+            raise ValueError(
+                f"{clip.key}: label {name!r} is {short(value)}; it must index its {len(label.names)} names"
+            )
 
 
 class ShardWriter:
@@ -193,10 +209,12 @@ class ShardWriter:
         check_labels(clip, self._labels)
         self._last = clip.key
         frames = self._member(f"{clip.key}.{EXTENSIONS[self._codec]}", encode(clip.frames, self._codec))
-        text = orjson.dumps(clip.labels)
-        labels = self._member(f"{clip.key}.json", text)
-        checks = frame_checks(clip.frames)
-        self.samples.append(Sample(clip.key, item, len(clip.frames), frames, labels, checks))
+        written = orjson.dumps(clip.labels)
+        if len(written) > LABELS_LIMIT:
+            raise ValueError(f"{clip.key}: labels of {len(written)} bytes are not allowed; at most {LABELS_LIMIT} are")
+        labels = self._member(f"{clip.key}.json", written)
+        checks, labels_check = frame_checks(clip.frames), f"{check_of(written):08x}"
+        self.samples.append(Sample(clip.key, item, len(clip.frames), frames, labels, checks, labels_check))
 
     def finish(self, build: str, name: str, split: str, fates: Iterable[Fate]) -> Sidecar:
         """End the archive and return its sidecar."""
@@ -232,14 +250,27 @@ def whole_shard(tar: Path, write: Callable[[BinaryIO], Sidecar]) -> Sidecar:
     return sidecar
 
 
-def _sample(row: Mapping[str, Any], limit: int) -> Sample:
-    """Read a sidecar's row; raises KeyError, TypeError or ValueError where it makes no sense."""
-    frames, labels = (int(x) for x in row["frames"]), (int(x) for x in row["labels"])
-    sample = Sample(row["key"], row["item"], int(row["length"]), (*frames,), (*labels,), row["crc"])  # type: ignore[arg-type]
-    inside = all(offset > 0 and size >= 0 and offset + size <= limit for offset, size in (sample.frames, sample.labels))
-    if not (KEY.fullmatch(sample.key) and sample.length > 0 and inside and len(sample.checks) == 8 * sample.length):
-        raise ValueError(sample.key)
-    return sample
+def _sample(row: Any, number: int, limit: int) -> Sample:
+    """Read a sidecar's row; raises ValueError, with the clip's key or number, where it makes no sense."""
+    key = row.get("key") if isinstance(row, dict) else None
+    where = f"clip {key}" if isinstance(key, str) and KEY.fullmatch(key) else f"clip number {number}"
+    try:
+        length = count(row, "length", 1, CLIP_LIMIT)
+        frames, labels = _place(row, "frames", CLIP_LIMIT + BLOCK, limit), _place(row, "labels", LABELS_LIMIT, limit)
+        checks, check = text(row, "crc", _CHECKS), text(row, "labels_crc", _CHECKS)
+        if len(checks) != 8 * length or len(check) != 8:
+            raise ValueError(f"{length} frames and labels with {len(checks)} and {len(check)} digits of checks")
+        return Sample(text(row, "key", KEY), text(row, "item"), length, frames, labels, checks, check)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _place(row: Any, name: str, most: int, limit: int) -> tuple[int, int]:
+    """Read a member's offset and size, of at most `most` bytes, in a tar of `limit` bytes."""
+    match field(row, name):
+        case [int(offset), int(size)] if 0 < offset < limit and 0 <= size <= min(most, limit - offset):
+            return offset, size
+    raise ValueError(f"{name} lie at no place in a tar of {limit} bytes")
 
 
 def read_sidecar(tar: Path) -> Sidecar:
@@ -252,19 +283,26 @@ def read_sidecar(tar: Path) -> Sidecar:
     path = sidecar_path(tar)
     row = read_json(path, "the shard's sidecar", REBUILD)
     try:
-        check_format(row["format"], path)
+        check_format(field(row, "format"), path)
         if row.pop("checksum", "") != sha256_of(canonical_json(row)):
-            raise ValueError("checksum")
-        size, digest = int(row["tar"]["bytes"]), row["tar"]["sha256"]
-        if not _HEX64.fullmatch(digest) or row["codec"] not in EXTENSIONS or row["shard"] != tar.name:
-            raise ValueError(digest)
-        samples = tuple(_sample(sample, size) for sample in row["samples"])
-        fates = tuple(Fate.from_json(fate) for fate in row["left_out"])
-        return Sidecar(row["build"], tar.name, row["split"], row["codec"], digest, size, row["pixels"], samples, fates)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError("its own checksum does not match")
+        return _sidecar(tar, row)
+    except (ValueError, RecursionError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path}: the sidecar is damaged; {REBUILD}") from None
+        raise DataError(f"{path}: the sidecar is damaged ({error}); {REBUILD}") from None
+
+
+def _sidecar(tar: Path, row: Mapping[str, Any]) -> Sidecar:
+    if (name := field(row, "shard")) != tar.name:
+        raise ValueError(f"it is the sidecar of {short(name)}")
+    size, digest = count(field(row, "tar"), "bytes"), text(row["tar"], "sha256", HASH)
+    if (codec := text(row, "codec")) not in EXTENSIONS:
+        raise ValueError(f"codec {short(codec)} is not known")
+    samples = tuple(_sample(sample, number, size) for number, sample in enumerate(items(row, "samples")))
+    fates = tuple(Fate.from_json(fate) for fate in items(row, "left_out"))
+    build, split, pixels = text(row, "build", HASH), text(row, "split"), text(row, "pixels", HASH)
+    return Sidecar(build, tar.name, split, codec, digest, size, pixels, samples, fates)
 
 
 class OtherFormat(DataError):  # noqa: N818 - says what the file is
@@ -274,4 +312,4 @@ class OtherFormat(DataError):  # noqa: N818 - says what the file is
 def check_format(found: Any, path: Path) -> None:
     """Raise OtherFormat where a file's format version is not one this version reads."""
     if found != FORMAT:
-        raise OtherFormat(f"{path}: format {found!r} is not known; this version of drnet reads format {FORMAT}")
+        raise OtherFormat(f"{path}: format {short(found)} is not known; this version of drnet reads format {FORMAT}")

@@ -4,10 +4,12 @@ Only the bytes of the frames asked for are touched (raw codec), and every frame 
 Axes: T time, H height, W width, C channels; frames are uint8 (T, H, W, C).
 """
 
+import bisect
 import json
+import mmap
 import os
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -18,13 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drnet.datasets.contract import DataError, Label
-from drnet.pipelines.cache import NotThere, fetch, is_url
-from drnet.pipelines.codec import HEAD, REBUILD, check_of, decode, stated_shape
+from drnet.pipelines import urls
+from drnet.pipelines.cache import Entry, named_as, remote_manifest, remote_sidecar
+from drnet.pipelines.codec import HEAD, REBUILD, check_of, decode, frame_checks, stated_shape
+from drnet.pipelines.download import QUICK, NotThere, Refused
+from drnet.pipelines.files import regular_size
 from drnet.pipelines.foreign import index_foreign
 from drnet.pipelines.manifest import MANIFEST, Manifest, order_key, read_manifest
-from drnet.pipelines.shard import Sample, Sidecar, read_sidecar, sidecar_path
+from drnet.pipelines.room import share
+from drnet.pipelines.shard import LABELS_LIMIT, Sample, Sidecar, read_sidecar, sidecar_path
 
-LABELS_LIMIT = 1 << 24  # bytes of the largest member with labels
 OPEN_SHARDS = 256  # kept open at once
 
 
@@ -35,12 +40,11 @@ class Shard:
         self.path = path
         self.sidecar = sidecar or read_or_index(path)
         try:
-            descriptor = os.open(path, os.O_RDONLY)
+            size = regular_size(path)
+            self._file = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
             raise DataError(f"{path}: the shard is missing; run the build command again") from None
-        self._file = descriptor
-        weakref.finalize(self, os.close, descriptor)
-        size = os.fstat(descriptor).st_size
+        weakref.finalize(self, os.close, self._file)
         if size != self.sidecar.size:
             raise DataError(f"{path}: {size} bytes, where its sidecar says {self.sidecar.size}; {REBUILD}")
 
@@ -51,15 +55,18 @@ class Shard:
         return f"{self.path}: clip {sample.key}"
 
     def labels(self, index: int) -> dict[str, Any]:
-        """Return a clip's labels."""
+        """Return a clip's labels, checked."""
         sample = self.sidecar.samples[index]
         offset, size = sample.labels
         if size > LABELS_LIMIT:
             raise DataError(f"{self._where(sample)}: labels of {size} bytes are not allowed; at most {LABELS_LIMIT}")
         if not size:
             return {}
+        data = os.pread(self._file, size, offset)
+        if sample.labels_check and check_of(data) != int(sample.labels_check, 16):
+            raise DataError(f"{self._where(sample)}: its labels are damaged (CRC-32 differs); {REBUILD}")
         try:
-            labels = json.loads(os.pread(self._file, size, offset))
+            labels = json.loads(data)
         except (ValueError, RecursionError):
             raise DataError(f"{self._where(sample)}: damaged labels; {REBUILD}") from None
         if not isinstance(labels, dict):
@@ -82,6 +89,38 @@ class Shard:
             raise DataError(f"{self._where(sample)}: {len(frames)} frames, where {sample.length} are listed; {REBUILD}")
         return frames
 
+    def read_clip(self, index: int, out: NDArray[np.uint8]) -> None:
+        """Read all frames of a clip into `out`, (T, H, W, C) uint8 in C order, checked: no memory is touched anew."""
+        sample = self.sidecar.samples[index]
+        if self.sidecar.codec != "raw":
+            frames = self._decode(index)
+            if frames.shape != out.shape:
+                raise ValueError(f"{self._where(sample)}: frames of {frames.shape} do not fit {out.shape}")
+            out[...] = frames
+        elif len(out) != sample.length:
+            raise ValueError(f"{self._where(sample)}: {sample.length} frames do not fit {out.shape}")
+        else:
+            start = self._pixels(sample, out.nbytes // sample.length, out.shape[1:])
+            if os.fstat(self._file).st_size < self.sidecar.size:  # touching mapped memory behind the end would kill
+                raise DataError(f"{self._where(sample)}: its frames are cut short; {REBUILD}")
+            np.copyto(out.reshape(-1), self._mapped[start : start + out.nbytes])
+        if sample.checks and frame_checks(out) != sample.checks:
+            for time, frame in enumerate(out):
+                self._check(sample, time, frame)
+
+    @cached_property
+    def _mapped(self) -> NDArray[np.uint8]:
+        """The file as memory: copying from it is a third cheaper than reading."""
+        return np.frombuffer(mmap.mmap(self._file, 0, prot=mmap.PROT_READ), np.uint8)
+
+    def _pixels(self, sample: Sample, frame: int, shape: Sequence[int]) -> int:
+        """Return where a raw clip's pixels begin, behind the NPY header, if its frames have this size and shape."""
+        offset, size = sample.frames
+        start = offset + size - sample.length * frame
+        if not offset < start <= offset + 512:
+            raise DataError(f"{self._where(sample)}: its frames are not {tuple(shape)}; {REBUILD}")
+        return start
+
     def read_frames(self, index: int, times: Sequence[int], out: NDArray[np.uint8]) -> None:
         """Read some frames of a clip into `out`, (len(times), H, W, C) uint8 in C order."""
         sample = self.sidecar.samples[index]
@@ -89,15 +128,14 @@ class Shard:
             raise IndexError(f"{self._where(sample)}: frame {wrong[0]} is not one of its {sample.length}")
         if self.sidecar.codec != "raw":
             frames = self._decode(index)
+            if frames.shape[1:] != out.shape[1:]:
+                raise DataError(f"{self._where(sample)}: frames of {frames.shape[1:]}, not {out.shape[1:]}; {REBUILD}")
             for place, time in zip(out, times, strict=True):
                 place[...] = frames[time]
                 self._check(sample, time, place)
             return
-        offset, size = sample.frames
         frame = out[0].nbytes
-        start = offset + size - sample.length * frame  # behind the NPY header
-        if not offset < start <= offset + 512:
-            raise DataError(f"{self._where(sample)}: its frames are not {out.shape[1:]}; {REBUILD}")
+        start = self._pixels(sample, frame, out.shape[1:])
         for place, time in zip(out, times, strict=True):
             if os.preadv(self._file, [place], start + time * frame) != frame:
                 raise DataError(f"{self._where(sample)}: frame {time} is cut short; {REBUILD}")
@@ -145,6 +183,7 @@ class Collection:
         self.places, self.manifest = tuple(places), manifest
         self.order_key = order_key((place.name, place.sha256) for place in places)
         self.starts = np.concatenate([[0], np.cumsum([place.clips for place in places])]).astype(np.int64)
+        self._firsts = [int(first) for first in self.starts]  # a list: `bisect` takes a tenth of NumPy's time
         self._open = lru_cache(maxsize=OPEN_SHARDS)(self._open_shard)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -156,19 +195,25 @@ class Collection:
 
     def _open_shard(self, number: int) -> Shard:
         place = self.places[number]
-        if is_url(place.location):
-            shard = open_remote(place.location, place.sha256)
+        if urls.is_url(place.location):
+            shard = open_remote(place, self._open.cache_clear)
         else:  # a sidecar that the manifest promises must be there: without it nothing could be checked
             known = place.sidecar or (read_sidecar(Path(place.location)) if self.manifest else None)
             shard = Shard(Path(place.location), known)
         if shard.sidecar.sha256 != place.sha256 or len(shard) != place.clips:
-            raise DataError(f"{place.location}: not the shard that the manifest lists; {REBUILD}")
+            raise DataError(f"{urls.shown(place.location)}: not the shard that the manifest lists; {REBUILD}")
         return shard
 
     def locate(self, clip: int) -> tuple[Shard, int]:
         """Return a clip's shard and its number there."""
-        shard = int(np.searchsorted(self.starts, clip, side="right")) - 1
-        return self._open(shard), int(clip - self.starts[shard])
+        shard = self._number(clip)
+        return self._open(shard), clip - self._firsts[shard]
+
+    def _number(self, clip: int) -> int:
+        """Return the number of the shard that a clip is in."""
+        if not 0 <= clip < self._firsts[-1]:
+            raise IndexError(f"clip {clip} is not one of {self._firsts[-1]}")
+        return bisect.bisect_right(self._firsts, clip) - 1
 
     def sample(self, clip: int) -> Sample:
         """Return what the sidecar says of a clip."""
@@ -180,6 +225,11 @@ class Collection:
         shard, index = self.locate(clip)
         return shard.clip(index)
 
+    def read_clip(self, clip: int, out: NDArray[np.uint8]) -> None:
+        """Read all frames of a clip into `out`, (T, H, W, C) uint8, as fast as can be."""
+        shard, index = self.locate(clip)
+        shard.read_clip(index, out)
+
     def labels(self, clip: int) -> dict[str, Any]:
         """Return a clip's labels."""
         shard, index = self.locate(clip)
@@ -187,7 +237,7 @@ class Collection:
 
     def split_of(self, clip: int) -> str:
         """Return the split a clip belongs to."""
-        return self.places[int(np.searchsorted(self.starts, clip, side="right")) - 1].split
+        return self.places[self._number(clip)].split
 
     @cached_property
     def frame_shape(self) -> tuple[int, int, int]:
@@ -208,66 +258,65 @@ class Collection:
             yield from (sample.key for sample in self._open(number).sidecar.samples)
 
 
-def open_remote(url: str, sha256: str) -> Shard:
-    """Open a built shard behind a URL, its tar and its sidecar through the cache."""
-    path = fetch(url, sha256)
-    if sidecar_path(path).exists():
-        try:
-            return Shard(path)
-        except DataError:  # a damaged or stale entry: fetched once more
-            pass
-    fetch(_sidecar_url(url), path=sidecar_path(path))
-    return Shard(path)
+def open_remote(place: ShardPlace, give_up: Callable[[], None] = lambda: None) -> Shard:
+    """Open a shard behind a URL, its tar and its sidecar through the cache, where it stays as long as it is open.
+
+    Args:
+        place: of the shard.
+        give_up: called where the cache has no room but for open shards: closes what is needed no more.
+    """
+    with Entry(place.location, place.sha256, keyed=place.sidecar is None) as entry:
+        path = entry.content(give_up=give_up)
+        shard = Shard(path, place.sidecar or entry.sidecar())
+        share(shard._file)
+        return shard
 
 
 def _remote_place(url: str) -> ShardPlace:
     """Learn what a remote shard is: from its sidecar where it has one, else by downloading and indexing it now."""
-    name = url.rsplit("/", 1)[-1]
     try:
-        sidecar = read_sidecar(fetch(_sidecar_url(url)).with_suffix(".tar"))
-    except NotThere:
-        path = fetch(url)
-        return _place(name, str(path), index_foreign(path))
-    return _place(name, url, sidecar)
-
-
-def _sidecar_url(url: str) -> str:
-    return url.removesuffix(".tar") + ".json"
+        return _place(urls.name_of(url), url, remote_sidecar(url))
+    except (NotThere, Refused):
+        with Entry(url) as entry, named_as(entry.path, url):
+            return _place(urls.name_of(url), url, index_foreign(entry.content(QUICK)))
 
 
 def open_shards(spec: str | Path, splits: Sequence[str] = ("train",)) -> Collection:
     """Open the shards that `--shards` names.
 
     Args:
-        spec: a data set's folder (or its URL), a brace pattern of tars (`DIR/train-{000000..000009}.tar`), or one tar.
+        spec: a data set's folder, a brace pattern of tars (`DIR/train-{000000..000009}.tar`), or one tar; or such a
+            URL (`urls.PROTOCOLS`), a query included: `https://HOST/train-{000000..000009}.tar?token=...`.
         splits: which splits of a folder; a pattern or a tar is taken as it is named.
 
     Raises:
         DataError: where shards are missing or not what the manifest lists.
     """
-    text = str(spec)
-    if text.endswith(".tar"):
+    text = urls.local_path(str(spec))
+    remote = urls.is_url(text)
+    if remote:
+        urls.check_url(text)
+    if (urls.without_query(text) if remote else text).endswith(".tar"):
         return _open_pattern(text)
-    if is_url(text):
-        base = text.rstrip("/")
-        manifest = read_manifest(fetch(f"{base}/{MANIFEST}").parent)
+    if remote:
+        manifest = remote_manifest(urls.inside(text, MANIFEST))
     else:
         folder = Path(text)
         if not folder.is_dir():
             raise DataError(f"{text}: no such folder; give a data set's folder, a pattern of .tar files, or a URL")
         if not (folder / MANIFEST).exists() and any(folder.glob("*.tar")) and not any(folder.glob("*-*.json")):
             return _open_list([str(path) for path in sorted(folder.glob("*.tar"))], None)
-        manifest, base = read_manifest(folder), str(folder)
+        manifest = read_manifest(folder)
     places = [
-        ShardPlace(row.name, f"{base}/{row.name}", split, row.sha256, row.clips)
+        ShardPlace(row.name, urls.inside(text, row.name), split, row.sha256, row.clips)
         for split in splits
         for row in manifest.splits.get(split, ())
     ]
-    if not is_url(base):
+    if not remote:
         _check_present([Path(place.location) for place in places])
     collection = Collection(places, manifest)
     if not len(collection):
-        raise DataError(f"{text}: no clips in split {' and '.join(splits)}; build the data set with some")
+        raise DataError(f"{urls.shown(text)}: no clips in split {' and '.join(splits)}; build the data set with some")
     return collection
 
 
@@ -279,36 +328,43 @@ def _check_present(paths: Sequence[Path]) -> None:
 
 
 def _open_pattern(pattern: str) -> Collection:
+    path, mark, query = pattern.partition("?") if urls.is_url(pattern) else (pattern, "", "")
     try:
-        names = list(braceexpand.braceexpand(pattern))
+        names = [name + mark + query for name in braceexpand.braceexpand(path)]
     except ValueError:  # braceexpand.UnbalancedBracesError
-        raise DataError(f"{pattern}: unbalanced braces; write for example train-{{000000..000009}}.tar") from None
-    folders = {name.rpartition("/")[0] for name in names}
-    if not is_url(pattern):
+        raise DataError(
+            f"{urls.shown(path)}: unbalanced braces; write for example train-{{000000..000009}}.tar"
+        ) from None
+    if not urls.is_url(pattern):
         _check_present([Path(name) for name in names])
-    return _open_list(names, _manifest_beside(folders.pop(), is_url(pattern)) if len(folders) == 1 else None)
+    folders = {urls.without_query(name).rpartition("/")[0] for name in names}
+    return _open_list(names, _manifest_beside(names[0]) if len(folders) == 1 else None)
 
 
-def _manifest_beside(folder: str, remote: bool) -> Manifest | None:
-    if not remote:
-        return read_manifest(Path(folder)) if (Path(folder) / MANIFEST).exists() else None
+def _manifest_beside(name: str) -> Manifest | None:
+    if not urls.is_url(name):
+        folder = Path(name).parent
+        return read_manifest(folder) if (folder / MANIFEST).exists() else None
     try:
-        return read_manifest(fetch(f"{folder}/{MANIFEST}").parent)
-    except NotThere:
+        return remote_manifest(urls.sibling(name, MANIFEST))
+    except (NotThere, Refused):
         return None
 
 
 def _open_list(names: Sequence[str], manifest: Manifest | None) -> Collection:
     """Open shards named one by one; without a manifest each is read or indexed now."""
     rows = {row.name: (split, row) for split, part in manifest.splits.items() for row in part} if manifest else {}
-    if any(name.rsplit("/", 1)[-1] not in rows for name in names):
+    if any(_base(name) not in rows for name in names):
         return _open_unlisted(names)
     places = []
     for name in names:
-        base = name.rsplit("/", 1)[-1]
-        split, row = rows[base]
-        places.append(ShardPlace(base, name, split, row.sha256, row.clips))
+        split, row = rows[_base(name)]
+        places.append(ShardPlace(row.name, name, split, row.sha256, row.clips))
     return Collection(in_order(places), manifest)
+
+
+def _base(name: str) -> str:
+    return urls.name_of(name) if urls.is_url(name) else Path(name).name
 
 
 def in_order(places: Iterable[ShardPlace]) -> list[ShardPlace]:
@@ -320,14 +376,15 @@ def _open_unlisted(names: Sequence[str]) -> Collection:
     """Open shards that no manifest describes: read each sidecar, or index the archive; frames must be of one shape."""
     places, first = [], None
     for name in names:
-        place = _remote_place(name) if is_url(name) else _place(Path(name).name, name, read_or_index(Path(name)))
+        place = _remote_place(name) if urls.is_url(name) else _place(Path(name).name, name, read_or_index(Path(name)))
         places.append(place)
-        if is_url(place.location) or not place.clips:
+        remote = urls.is_url(place.location)
+        if not place.clips or (remote and not place.sidecar):  # a built shard is fetched when it is read
             continue
-        shape = Shard(Path(place.location), place.sidecar).shape(0)[1:]
+        shape = (open_remote(place) if remote else Shard(Path(place.location), place.sidecar)).shape(0)[1:]
         first = first or shape
         if shape != first:
-            raise DataError(f"{name}: frames of {shape}, not {first} as in the first shard")
+            raise DataError(f"{urls.shown(name)}: frames of {shape}, not {first} as in the first shard")
     return Collection(in_order(places), None)
 
 

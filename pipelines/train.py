@@ -20,6 +20,7 @@ from drnet.pipelines.plan import Plan
 from drnet.pipelines.progress import Progress, Silent
 from drnet.pipelines.run import (
     CONFIG,
+    GO_BACK,
     METRICS,
     RUN_FORMAT,
     TRAINER,
@@ -38,7 +39,7 @@ from drnet.pipelines.run import (
 )
 from drnet.pipelines.source import Collection, open_shards
 from drnet.pipelines.swaps import HeldOut, held_out_frames
-from drnet.presets import preset
+from drnet.presets import preset, variant_settings
 from drnet.trainer import NotFinite, Trainer
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ def resolve(
 
     Args:
         name: of the preset; None for the run's own, or `mnist`.
-        overrides: values by field name, of the model or of the training; None leaves the preset's.
+        overrides: values by field name, of the model or of the training; None leaves the preset's. `variant`, `paper` or
+            `authors`, switches all that the two differ in; other values go before it.
         shape: (H, W, C) of the frames.
         before: settings of the run that is continued: what is not given stays as it was.
 
@@ -105,6 +107,8 @@ def resolve(
         name = name or "mnist"
         base_model, base_train = preset(name).model, preset(name).train
     given = {key: value for key, value in overrides.items() if value is not None}
+    if "variant" in given:
+        given = variant_settings(name, given.pop("variant")) | given
     model_fields = base_model.to_json().keys()
     unknown = given.keys() - model_fields - base_train.to_json().keys()
     if unknown:
@@ -230,7 +234,12 @@ def restore(run: Path, trainer: Trainer) -> int:
     if checkpoint is None:
         return 0
     load_weights(trainer.model, checkpoint)
-    trainer.load_state(load_tensors(checkpoint.folder / TRAINER, checkpoint.trainer_sha256))
+    path = checkpoint.folder / TRAINER
+    state = load_tensors(path, checkpoint.trainer_sha256)
+    try:
+        trainer.load_state(state)
+    except (LookupError, ValueError, RuntimeError) as error:
+        raise RunError(f"{path}: not the state of this run's trainer ({type(error).__name__}); {GO_BACK}") from None
     if trainer.step != checkpoint.step:
         raise RunError(f"{checkpoint.folder}: its files are of different steps; delete it to go on from the one before")
     return trainer.step

@@ -1,6 +1,6 @@
 """The truth for a swap: the content of one clip in the pose of another, drawn by the data set itself.
 
-Only data sets whose scenes are known can do this: generated chairs (the same chair at the other's azimuth) and bouncing
+Only data sets whose scenes are known can do this: chairs (the same chair as the other one stands) and bouncing
 digits (the same digits at the others' positions).
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from drnet.datasets import digits
-from drnet.datasets.contract import Split
+from drnet.datasets.contract import DataError, Split
 from drnet.datasets.mnist import COLOURS, draw
 from drnet.datasets.scale import scale
 from drnet.pipelines.pictures import Frames
@@ -34,15 +34,25 @@ def truth_of(collection: Collection) -> Truth | None:
 
 
 def chairs_truth(collection: Collection) -> Truth:
-    """The content's chair seen from the pose's azimuth, from its own clip."""
+    """The content's chair seen from the pose's azimuth and elevation, from its own clips."""
 
     def truth(content: int, pose: int, time: int) -> Frames:
-        azimuth = collection.labels(pose)["azimuth"][time]
-        return collection.frames(content)[
-            int(np.argmin(np.abs(np.subtract(collection.labels(content)["azimuth"], azimuth))))
-        ]
+        seen, own = collection.labels(pose), _at_elevation(collection, content, pose)
+        azimuths = np.array(collection.labels(own)["azimuth"])
+        return collection.frames(own)[int(np.argmin(np.abs(azimuths - seen["azimuth"][time])))]
 
     return truth
+
+
+def _at_elevation(collection: Collection, content: int, pose: int) -> int:
+    """Return the clip of the content's chair at the pose's elevation: a chair's clips lie beside each other."""
+    chair, elevation = collection.labels(content)["chair"], collection.labels(pose)["elevation"]
+    for step in range(len(collection)):
+        for clip in {content - step, content + step} & set(range(len(collection))):
+            labels = collection.labels(clip)
+            if (labels["chair"], labels["elevation"]) == (chair, elevation):
+                return clip
+    raise DataError(f"chair {chair} has no clip at elevation {elevation}; open whole shards of one data set")
 
 
 def digits_truth(collection: Collection, source: str | None) -> Truth:

@@ -4,12 +4,13 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
-from typing import TypeVar
+from queue import SimpleQueue
+from typing import Literal, TypeVar
 
 from drnet.datasets.contract import DataError
 
@@ -19,23 +20,34 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def in_any_order(call: Callable[[T], R], jobs: Iterable[T], executor: Executor) -> Iterator[tuple[T, R]]:
+def in_any_order(
+    call: Callable[[T], R], jobs: Iterable[T], executor: Executor, in_flight: int = IN_FLIGHT
+) -> Generator[tuple[T, R], None, None]:
     """Yield each job with its result, as they end. The first error ends it all; jobs not begun are then cancelled.
+
+    Args:
+        call: what to do with a job.
+        jobs: taken only as they are submitted.
+        executor: runs them.
+        in_flight: jobs submitted at a time.
 
     Raises:
         DataError: where a worker process died.
     """
     pending: dict[Future[R], T] = {}
+    ended: SimpleQueue[Future[R]] = SimpleQueue()  # the cost of a job does not depend on how many are in flight
     waiting = iter(jobs)
     try:
         while True:
-            while len(pending) < IN_FLIGHT and (job := next(waiting, None)) is not None:
+            while len(pending) < in_flight and (job := next(waiting, None)) is not None:
                 with _interrupts_held():
-                    pending[executor.submit(call, job)] = job
+                    future = executor.submit(call, job)
+                    pending[future] = job
+                future.add_done_callback(ended.put)
             if not pending:
                 return
-            for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                yield pending.pop(future), future.result()
+            future = ended.get()
+            yield pending.pop(future), future.result()
     except BrokenProcessPool:
         raise DataError("a worker process died (killed, or out of memory); run the same command again") from None
     finally:
@@ -44,18 +56,24 @@ def in_any_order(call: Callable[[T], R], jobs: Iterable[T], executor: Executor) 
 
 
 @contextmanager
-def local_pool(workers: int) -> Iterator[Executor]:
-    """Provide local processes; an error in the block, an interrupt included, ends them at once."""
+def local_pool(workers: int, start: Literal["spawn", "fork"] = "spawn") -> Iterator[Executor]:
+    """Provide local processes; the end of the block, by an error or an interrupt too, ends them at once.
+
+    They are never asked to end: one that was killed while it took a job holds the lock for which the others wait to be
+    asked, for ever. Nothing is lost by that, since a job's result comes when its files are whole.
+
+    Args:
+        workers: how many.
+        start: how they are started; `fork` is not safe beside a thread, such as a progress bar's.
+    """
     others = set(multiprocessing.active_children())
-    context = multiprocessing.get_context("spawn")  # fork is not safe beside the progress bar's thread
+    context = multiprocessing.get_context(start)
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_the_parent)
     try:
         yield pool
-    except BaseException:
+    finally:
         for process in set(multiprocessing.active_children()) - others:
             process.terminate()
-        raise
-    finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -74,6 +92,8 @@ def _end_with_the_parent() -> None:
     """End this process with its parent, at once: a killed build must not go on writing."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "a worker has a parent"
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)  # a forked worker has the parent's handlers, which end a command
 
     def watch() -> None:
         parent.join()

@@ -73,8 +73,8 @@ def test_a_build_is_made_looked_at_verified_and_drawn(tmp_path: Path) -> None:
     built = drnet("data", "build", "mnist", "--source", "optdigits", *SMALL, "--out", out)
     assert built.returncode == 0, built.stderr
     assert built.stdout.splitlines() == [
-        "train: 6 written",
-        "test: 1 written",
+        "train: 6 clips, 18 frames; items: 6 written",
+        "test: 1 clips, 3 frames; items: 1 written",
         f"4 shards written, 0 kept: {out}",
         f"next: drnet data preview {out} --out preview.png",
     ]
@@ -95,7 +95,7 @@ def test_a_dry_run_writes_nothing_and_refuses_what_the_build_would_refuse(
         "data", "build", "mnist", "--source", "optdigits", *SMALL, "--dry-run", "--out", tmp_path / "x"
     )
     assert code == 0
-    assert out.startswith(f"would write 4 of 4 shards and keep 0: 6 train, 1 test clips in {tmp_path / 'x'} (build ")
+    assert out.startswith(f"would write 4 of 4 shards and keep 0: 6 train, 1 test items in {tmp_path / 'x'} (build ")
     assert not (tmp_path / "x").exists()
     again = inside("data", "build", "mnist", "--source", "optdigits", *SMALL, "--seed", 3, "--dry-run", "--out", folder)
     assert "another build (seed 0, not 3; codec 'raw', not 'zstd')" in the_error(again)
@@ -139,13 +139,7 @@ def test_idx_files_that_are_not_right_are_told_in_one_line(
     [
         ["--codec", "jpeg"],
         ["--overlap", "mix"],
-        ["--clips", "0"],
         ["--clips", "many"],
-        ["--test-clips", "-1"],
-        ["--frames", "0"],
-        ["--workers", "0"],
-        ["--clips-per-shard", "0"],
-        ["--seed", "-1"],
         ["--nothing"],
     ],
     ids=" ".join,
@@ -155,6 +149,19 @@ def test_wrong_usage_ends_with_2_and_names_the_option(inside: Any, tmp_path: Pat
     code, _, stderr = inside("data", "build", "mnist", "--source", "optdigits", "--out", out, *words)
     assert code == 2
     assert words[0] in stderr.splitlines()[-1]
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "least"),
+    [("--clips 0", 1), ("--test-clips -1", 0), ("--frames 0", 1), ("--seed -1", 0), ("--workers 0", 1)],
+)
+def test_a_number_that_is_not_allowed_is_repeated_and_nothing_is_written(
+    inside: Any, tmp_path: Path, words: str, least: int
+) -> None:
+    out = tmp_path / "out"
+    line = the_error(inside("data", "build", "mnist", "--source", "optdigits", "--out", out, *words.split()))
+    assert line == f"drnet: error: {words[2:]} is not allowed; it must be at least {least}"
     assert not out.exists()
 
 
@@ -251,7 +258,7 @@ def test_preview_writes_the_picture_it_names(inside: Any, folder: Path, tmp_path
 
 
 def test_every_command_has_an_example_in_its_help() -> None:
-    for words in (["build", "mnist"], ["build", "chairs"], ["info"], ["verify"], ["preview"]):
+    for words in (["build", "mnist"], ["info"], ["verify"], ["preview"], ["card"]):
         shown = CliRunner().invoke(app, [*words, "--help"])
         assert shown.exit_code == 0
         assert f"Example: drnet data {' '.join(words)} " in " ".join(shown.output.split())

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drnet.datasets import digits
+from drnet.datasets import digits, fetch, originals
 from drnet.datasets.contract import DataError, Split
+from drnet.datasets.download import Patience
 
 COUNTS: dict[Split, int] = {"train": 30, "test": 20}
 Fakes = dict[str, bytes]  # unpacked content under the plain name
@@ -23,9 +24,15 @@ def idx(array: np.ndarray) -> bytes:
     return struct.pack(f">{1 + array.ndim}I", {1: 2049, 3: 2051}[array.ndim], *array.shape) + array.tobytes()
 
 
-def pin(name: str, content: bytes, shape: tuple[int, ...]) -> digits.IdxFile:
-    packed = gzip.compress(content, mtime=0)
-    return digits.IdxFile(name, shape, hashlib.md5(content).hexdigest(), hashlib.md5(packed).hexdigest())
+def serve_from(monkeypatch: pytest.MonkeyPatch, contents: Fakes, *mirrors: str) -> None:
+    """Put the fakes into the table of downloads, with these mirrors."""
+    files = []
+    for name, content in contents.items():
+        packed = gzip.compress(content, mtime=0)
+        urls = tuple(f"{mirror}{name}.gz" for mirror in mirrors)
+        files.append(originals.Original(f"{name}.gz", urls, len(packed), hashlib.sha256(packed).hexdigest()))
+    row = originals.Originals("fakes", "page", "licence", "citation", tuple(files))
+    monkeypatch.setattr(originals, "ORIGINALS", {"mnist": row})
 
 
 @pytest.fixture
@@ -38,10 +45,12 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
         pair = []
         for name, array in ((f"{prefix}-images-idx3-ubyte", images), (f"{prefix}-labels-idx1-ubyte", labels)):
             contents[name] = idx(array)
-            pair.append(pin(name, contents[name], array.shape))
+            pair.append(digits.IdxFile(name, array.shape, hashlib.md5(contents[name]).hexdigest()))
         table[split] = tuple(pair)
     monkeypatch.setattr(digits, "FILES", table)
+    serve_from(monkeypatch, contents)  # no mirror: nothing can be downloaded
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(fetch, "Patience", lambda: Patience(pause=0))
     return contents
 
 
@@ -85,12 +94,17 @@ def test_sources_are_the_same_whether_the_files_are_packed_or_not(tmp_path: Path
 
 
 def test_the_pins_are_those_of_the_published_files() -> None:
-    pins = {file.name: (file.size, file.md5_gz) for pair in digits.FILES.values() for file in pair}
+    rows = originals.ORIGINALS["mnist"]
+    pins = {
+        file.name: (file.size, file.md5, rows.file(f"{file.name}.gz").size, rows.file(f"{file.name}.gz").sha256[:16])
+        for pair in digits.FILES.values()
+        for file in pair
+    }
     assert pins == {
-        "train-images-idx3-ubyte": (47_040_016, "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
-        "train-labels-idx1-ubyte": (60_008, "d53e105ee54ea40749a09fcbcd1e9432"),
-        "t10k-images-idx3-ubyte": (7_840_016, "9fb629c4189551a2d022fa330f9573f3"),
-        "t10k-labels-idx1-ubyte": (10_008, "ec29112dd5afa0611ce80d1b7f02629c"),
+        "train-images-idx3-ubyte": (47_040_016, "6bbc9ace898e44ae57da46a324031adb", 9_912_422, "440fcabf73cc546f"),
+        "train-labels-idx1-ubyte": (60_008, "a25bea736e30d166cdddb491f175f624", 28_881, "3552534a0a558bbe"),
+        "t10k-images-idx3-ubyte": (7_840_016, "2646ac647ad5339dbf082846283269ea", 1_648_877, "8d422c7b0a1c1c79"),
+        "t10k-labels-idx1-ubyte": (10_008, "27ae3e4e09519cfbb04c329615203637", 4_542, "f7ae60f92e00ec6d"),
     }
 
 
@@ -177,7 +191,6 @@ def test_without_a_source_the_cache_is_read_and_nothing_is_downloaded(
     tmp_path: Path, fakes: Fakes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DRNET_CACHE", str(tmp_path))
-    monkeypatch.setattr(digits, "MIRRORS", ())
     write(tmp_path / "mnist", fakes, packed=False)
     assert len(digits.load(None, "train")[0]) == COUNTS["train"]
     assert [file.name for file in digits.sources(None)] == list(fakes)
@@ -209,14 +222,14 @@ def test_the_next_mirror_is_tried_and_what_it_serves_is_kept_in_the_cache(
 ) -> None:
     address, folder = mirror
     monkeypatch.setenv("DRNET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(digits, "MIRRORS", (CLOSED, address))
+    serve_from(monkeypatch, fakes, CLOSED, address)
     write(folder, fakes)
     assert {file.sha256 for file in digits.sources(None)} == {
         hashlib.sha256(content).hexdigest() for content in fakes.values()
     }
     kept = sorted(path.name for path in (tmp_path / "cache" / "mnist").iterdir())
     assert kept == sorted(f"{name}.gz" for name in fakes)
-    monkeypatch.setattr(digits, "MIRRORS", ())
+    serve_from(monkeypatch, fakes)
     assert len(digits.load(None, "test")[0]) == COUNTS["test"]
 
 
@@ -225,7 +238,7 @@ def test_a_mirror_that_serves_other_bytes_is_not_believed(
 ) -> None:
     address, folder = mirror
     monkeypatch.setenv("DRNET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(digits, "MIRRORS", (address,))
+    serve_from(monkeypatch, fakes, address)
     write(folder, dict.fromkeys(fakes, b"a login page"))
     text = error_of(lambda: digits.sources(None))
     assert "could not be downloaded" in text
@@ -236,9 +249,9 @@ def test_with_no_network_one_line_says_the_ways_out(
     tmp_path: Path, fakes: Fakes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DRNET_CACHE", str(tmp_path))
-    monkeypatch.setattr(digits, "MIRRORS", (CLOSED, CLOSED))
+    serve_from(monkeypatch, fakes, CLOSED, CLOSED)
     text = error_of(lambda: digits.sources(None))
-    assert text.count("ConnectionError") == 2
+    assert text.count("no connection") == 2
     assert "train-images-idx3-ubyte.gz is not in the cache" in text
     assert "--source DIR" in text
     assert "--source optdigits" in text
@@ -249,8 +262,8 @@ def test_a_cache_that_cannot_be_written_is_one_line_too(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DRNET_CACHE", str(tmp_path / "file"))
-    monkeypatch.setattr(digits, "MIRRORS", (CLOSED,))
-    assert "could not be downloaded" in error_of(lambda: digits.sources(None))
+    serve_from(monkeypatch, fakes, CLOSED)
+    assert "cannot be used" in error_of(lambda: digits.sources(None))
 
 
 def test_the_cache_is_the_platforms_unless_the_environment_names_one(monkeypatch: pytest.MonkeyPatch) -> None:

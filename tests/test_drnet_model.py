@@ -1,5 +1,6 @@
 """The losses of Eq. 1 to 5: their values by hand, and whom each one moves."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from drnet.model import DrNet, DrNetConfig, whitened_distance
+from drnet.presets import PAPER, preset
 
 SMALL: dict[str, Any] = {"size": 32, "width": 4, "content_dim": 6, "pose_dim": 3, "initialisation": "torch"}
 
@@ -100,6 +102,26 @@ def test_the_groups_are_all_parameters_once_and_the_losses_update_them() -> None
     assert list(groups) == [name for name, _, _ in model.losses(pairs(), 0)]
     numbers = [id(p) for group in groups.values() for p in group]
     assert sorted(numbers) == sorted(id(p) for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_each_update_of_a_step_changes_its_own_part_of_every_model_of_the_paper(name: str) -> None:
+    torch.manual_seed(0)
+    model = DrNet(dataclasses.replace(preset(name).model, size=32, width=4, channels=1, beta=0.1)).train()
+    optimizers = {group: torch.optim.Adam(parameters) for group, parameters in model.groups().items()}
+    frames = torch.rand(4, 2, 1, 32, 32, generator=torch.Generator().manual_seed(1))
+    changed = {}
+    for group, loss, _ in model.losses(frames, 0):
+        before = {part: parameter.detach().clone() for part, parameter in model.named_parameters()}
+        optimizers[group].zero_grad()
+        loss.backward()
+        optimizers[group].step()
+        now = dict(model.named_parameters())
+        changed[group] = {part for part, value in before.items() if not torch.equal(value, now[part])}
+    everything = {part for part, _ in model.named_parameters()}
+    ours = {part for part in everything if part.startswith("discriminator.")}
+    assert changed["discriminator"] == ours
+    assert changed["main"] == everything - ours
 
 
 class Recorder(torch.nn.Module):

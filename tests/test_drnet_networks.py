@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from drnet.networks import SIZES, DcganDecoder, DcganEncoder, SceneDiscriminator, initialise_dcgan
+from drnet.networks import SIZES, Content, DcganDecoder, DcganEncoder, SceneDiscriminator, check_size, initialise_dcgan
 
 
 def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-@pytest.mark.parametrize("size", [32, 64, 128])
+@pytest.mark.parametrize("size", [32, 64, 96, 128, 224])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_frame_becomes_a_vector_and_vectors_become_a_frame(size: int, channels: int) -> None:
     frames = torch.rand(3, channels, size, size)
@@ -25,7 +25,7 @@ def test_a_frame_becomes_a_vector_and_vectors_become_a_frame(size: int, channels
     assert 0 < float(drawn.min()) <= float(drawn.max()) < 1
 
 
-@pytest.mark.parametrize(("size", "convolutions"), [(32, 4), (64, 5), (128, 6)])
+@pytest.mark.parametrize(("size", "convolutions"), [(32, 4), (64, 5), (96, 5), (128, 6), (160, 6), (256, 7)])
 def test_an_encoder_has_five_convolutions_at_64(size: int, convolutions: int) -> None:
     layers = [part for part in DcganEncoder(3, size, 4, 5).modules() if isinstance(part, nn.Conv2d)]
     assert len(layers) == convolutions
@@ -100,12 +100,69 @@ def test_the_authors_initialisation_has_their_spreads() -> None:
     assert not encoder.last.bias.any()
 
 
-@pytest.mark.parametrize("size", [0, 16, 48, 100, 512])
-def test_another_size_is_refused_in_one_line(size: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "last"), [(32, 4), (64, 4), (96, 6), (128, 4), (160, 5), (192, 6), (224, 7), (256, 4)]
+)
+def test_the_last_convolution_covers_its_whole_map_at_every_size(size: int, last: int) -> None:
+    with torch.device("meta"):
+        encoder = DcganEncoder(3, size, 4, 5)
+        assert encoder.features(torch.empty(1, 3, size, size)).shape[2:] == (last, last)
+        assert encoder.last.kernel_size == (last, last)
+        assert encoder(torch.empty(1, 3, size, size)).shape == (1, 5)
+        assert DcganDecoder(3, size, 4, 10)(torch.empty(2, 5), torch.empty(2, 5)).shape == (2, 3, size, size)
+
+
+@pytest.mark.parametrize(("size", "nearest"), [(0, 32), (16, 32), (48, 64), (100, 96), (250, 256), (512, 256)])
+def test_another_size_is_refused_in_one_line_with_the_nearest_allowed(size: int, nearest: int) -> None:
     with pytest.raises(ValueError, match=f"frame size {size} is not allowed") as raised:
         DcganEncoder(3, size, 4, 5)
-    assert str(SIZES[0]) in str(raised.value)
+    assert str(raised.value).endswith(f"multiples of 32 from 32 to 256: build the data set with --size {nearest}")
     assert "\n" not in str(raised.value)
+    assert [check_size(size) for size in SIZES] == [32, 64, 96, 128, 160, 192, 224, 256]
+
+
+def test_skips_of_a_dcgan_are_its_maps_and_double_what_the_decoder_reads() -> None:
+    with torch.device("meta"):
+        encoder, decoder = DcganEncoder(3, 64, 64, 128, skips=True), DcganDecoder(3, 64, 64, 133, skips=True)
+        plain = DcganDecoder(3, 64, 64, 133)
+        content = encoder(torch.empty(2, 3, 64, 64))
+    assert content.vector.shape == (2, 128)
+    assert [tuple(skip.shape[1:]) for skip in content.skips] == [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4)]
+    more = 16 * (512 * 256 + 256 * 128 + 128 * 64 + 64 * 3)  # each later 4x4 kernel reads as many channels again
+    assert count(decoder) == count(plain) + more
+
+
+def test_a_decoder_uses_every_skip_and_those_of_its_own_frame() -> None:
+    torch.manual_seed(0)
+    encoder, decoder = DcganEncoder(3, 32, 4, 6, skips=True).eval(), DcganDecoder(3, 32, 4, 9, skips=True).eval()
+    frames, pose = torch.rand(2, 3, 32, 32), torch.rand(2, 3)
+    content = encoder(frames)
+    drawn = decoder(content, pose)
+    for number in range(len(content.skips)):
+        skips = [torch.zeros_like(skip) if n == number else skip for n, skip in enumerate(content.skips)]
+        assert not torch.allclose(decoder(Content(content.vector, tuple(skips)), pose), drawn)
+    swapped = decoder(encoder(frames.flip(0)), pose.flip(0))
+    assert torch.allclose(swapped.flip(0), drawn, atol=1e-6)
+    assert torch.allclose(content.vector.norm(dim=1), torch.ones(2), atol=1e-6)
+
+
+def test_contents_with_skips_are_chosen_and_repeated_like_vectors() -> None:
+    content = Content(torch.arange(6.0).reshape(3, 2), (torch.arange(12.0).reshape(3, 1, 2, 2),))
+    assert len(content) == 3
+    assert torch.equal(content[1:].skips[0], content.skips[0][1:])
+    repeated = content.repeat_interleave(2)
+    assert repeated.vector[:, 0].tolist() == [0, 0, 2, 2, 4, 4]
+    assert repeated.skips[0][:, 0, 0, 0].tolist() == [0, 0, 4, 4, 8, 8]
+    with pytest.raises(ValueError, match="dim 1 is not allowed"):
+        content.repeat_interleave(2, 1)
+
+
+def test_a_content_without_the_skips_that_a_decoder_takes_is_refused() -> None:
+    decoder, plain = DcganDecoder(3, 32, 4, 9, skips=True), DcganDecoder(3, 32, 4, 9)
+    with pytest.raises(ValueError, match="a content with 0 skips is not allowed; this decoder takes 3"):
+        decoder(torch.rand(2, 6), torch.rand(2, 3))
+    with pytest.raises(ValueError, match="a content with 1 skips is not allowed; this decoder takes 0"):
+        plain(Content(torch.rand(2, 6), (torch.rand(2, 4, 16, 16),)), torch.rand(2, 3))
 
 
 def test_a_pooled_encoder_does_not_see_a_shift_by_whole_strides() -> None:

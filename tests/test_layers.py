@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "drnet": {"drnet"},
 }
 ENTRY = Path("drnet/__main__.py")  # the command itself, and the one file of drnet/ that knows cli/
-OPENERS = {"webdataset", "h5py", "tarfile", "zipfile", "fsspec", "pooch", "shutil", "subprocess", "sqlite3", "mmap"}
+OPENERS = {"webdataset", "h5py", "tarfile", "zipfile", "fsspec", "requests", "shutil", "subprocess", "sqlite3", "mmap"}
 TENSORS = {"torch", "torchvision", "safetensors", "webdataset", "tensorboard"}
 PROCESS = {"sys.argv", "sys.stdout", "sys.stderr", "sys.stdin", "sys.exit", "sys.__stdout__", "sys.__stderr__"}
 WORDS = {"print", "input", "exit", "quit", "breakpoint"}

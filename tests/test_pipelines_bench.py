@@ -1,24 +1,19 @@
 """Benchmarks measure what they say, whatever the speed is."""
 
-import numpy as np
+import itertools
 
-from drnet.pipelines.bench import bench_digits, plain_clip
-
-
-def test_the_plain_style_draws_digits_that_move() -> None:
-    images = np.full((3, 28, 28), 255, np.uint8)
-    clip = plain_clip(images, np.random.default_rng(0), 20, 64)
-    assert clip.shape == (20, 64, 64, 3)
-    assert clip.min() == 0
-    assert clip.max() == 1
-    assert clip[..., 2].max() == 0
-    assert all(clip[..., colour].any() for colour in range(2))
-    assert not np.logical_and(clip[..., 0], clip[..., 1]).any()
-    assert any((clip[0] != later).any() for later in clip[1:])
+from drnet.pipelines.bench import interleaved
 
 
-def test_the_ratio_is_of_the_medians_of_interleaved_rounds() -> None:
-    found = bench_digits("optdigits", clips=8, rounds=3)
-    assert found["ratio"] == found["build"] / found["plain"]
-    assert len(found["ratios"]) == 3
-    assert found["build"] > 0
+def test_rates_are_medians_and_ratios_are_of_the_medians() -> None:
+    seconds = iter([0, 0, 0, 1, 0, 2, 0, 4, 0, 1, 0, 2, 0, 8])  # two warm-ups begin, then three rounds of two
+    found = interleaved("t", {"ours": lambda _: 8, "theirs": lambda _: 4}, 3, clock=lambda: next(seconds))
+    assert found["rates"] == {"ours": 4, "theirs": 2}
+    assert found["ratios"] == {"theirs": {"ratio": 2, "rounds": [4, 0.5, 8]}}
+
+
+def test_the_works_take_turns_and_the_warm_up_is_round_zero() -> None:
+    seen, clock = [], itertools.count()
+    works = {name: lambda n, name=name: seen.append((name, n)) or 1 for name in "ab"}
+    interleaved("t", works, 2, clock=lambda: next(clock))
+    assert seen == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2), ("b", 2)]

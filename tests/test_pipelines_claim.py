@@ -1,5 +1,11 @@
 """A folder belongs to one build: nothing of another one, and nothing of anybody else's, is ever overwritten."""
 
+import errno
+import fcntl
+import os
+import signal
+import stat
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +14,8 @@ import pytest
 from drnet.datasets.contract import DataError
 from drnet.datasets.mnist import BouncingDigits
 from drnet.pipelines.build import BuildPlan, build, plan_build
-from drnet.pipelines.claim import locked
-from drnet.pipelines.manifest import ACCOUNTING, MANIFEST
+from drnet.pipelines.claim import LOCK, locked, refuse_others
+from drnet.pipelines.manifest import ACCOUNTING, CARD, MANIFEST, PICTURE
 
 
 def digits(**changes: Any) -> BouncingDigits:
@@ -95,3 +101,88 @@ def test_a_folder_that_looks_like_a_file_of_ours_is_left_alone(tmp_path: Path) -
     (tmp_path / ".train-000000.tar.7.tmp").mkdir()
     with pytest.raises(DataError, match="holds other files"):
         build(plan_build(digits(), "raw", 4), tmp_path)
+
+
+def test_a_card_and_its_picture_may_lie_in_a_finished_build(tmp_path: Path) -> None:
+    plan = built(tmp_path)
+    for name in (CARD, PICTURE):
+        (tmp_path / name).write_bytes(b"shown")
+    before = tree(tmp_path)
+    assert build(plan, tmp_path).written == 0
+    assert tree(tmp_path) == before
+
+
+def test_a_card_alone_is_somebody_elses(tmp_path: Path) -> None:
+    (tmp_path / CARD).write_bytes(b"of something else")
+    refused(tmp_path, plan_build(digits(), "raw", 4), "holds other files .README.md.")
+
+
+def test_a_folder_with_very_many_shards_is_looked_at_quickly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = built(tmp_path)
+    (tmp_path / MANIFEST).unlink()
+    monkeypatch.setattr("drnet.pipelines.claim.read_sidecar", None)  # of this build, none is read on
+    refuse_others(tmp_path, plan.build, plan.names, {})
+
+
+@pytest.mark.parametrize("code", [errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("files_too", [False, True])
+def test_where_folders_cannot_be_locked_a_file_is_or_nothing(
+    code: int, files_too: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = fcntl.flock
+
+    def flock(file: Any, how: int) -> None:
+        number = file if isinstance(file, int) else file.fileno()
+        if files_too or stat.S_ISDIR(os.fstat(number).st_mode):
+            raise OSError(code, os.strerror(code))
+        real(file, how)
+
+    whole = tmp_path / "whole"
+    built(whole)
+    monkeypatch.setattr("fcntl.flock", flock)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / LOCK).touch()  # left by a killed build
+    built(out)
+    assert tree(out) == tree(whole)
+    with locked(out):
+        assert (out / LOCK).exists()
+        if not files_too:
+            with pytest.raises(DataError, match="another process is building into it"), locked(out):
+                pass
+    assert not (out / LOCK).exists()
+
+
+def test_another_error_of_locking_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(file: Any, how: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(OSError, match="Input/output error"), locked(tmp_path):
+        pass
+
+
+def test_a_forked_child_that_lives_on_does_not_hold_the_folder(tmp_path: Path) -> None:
+    ready, go = os.pipe()
+    parent = os.fork()
+    if not parent:  # builds, and is killed while its own child lives
+        with locked(tmp_path):
+            if not os.fork():
+                os.write(go, str(os.getpid()).encode())
+                time.sleep(60)
+                os._exit(0)
+            time.sleep(60)
+        os._exit(0)
+    child = int(os.read(ready, 20))
+    try:
+        with pytest.raises(DataError, match="another process"), locked(tmp_path):
+            pass
+        os.kill(parent, signal.SIGKILL)
+        os.waitpid(parent, 0)
+        os.kill(child, 0)
+        with locked(tmp_path):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.close(ready)
+        os.close(go)

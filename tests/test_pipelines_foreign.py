@@ -119,9 +119,10 @@ def test_a_foreign_shard_cut_or_damaged_anywhere_never_loses_clips_in_silence(tm
         ([("s1.npy", plain()[0][1] + b"1")], "do not fill the shape"),
         (plain() + plain(1, (4, 8, 4, 3), 5), r"frames of \(8, 4, 3\), not \(8, 8, 3\)"),
         ([("s1.npy.zst", b"(\xb5/\xfd" + bytes(20))], "not allowed|damaged"),
-        ([("s1.pyd", b"x")], "each sample needs frames"),
+        ([("s1.txt", b"x")], "each sample needs frames.*clip s1 has none"),
+        ([*plain(), ("s1." + "x" * 65, b"x")], "its extension is too long"),
     ],
-    ids=range(15),
+    ids=range(16),
 )
 def test_foreign_shards_that_cannot_be_trusted_are_refused(
     tmp_path: Path, members: list[tuple[str, bytes]], message: str
@@ -143,13 +144,19 @@ def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
         open_shards(path)
 
 
-def test_a_pickle_in_a_foreign_shard_is_never_opened(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", ["pyd", "pickle", "PTH", "meta.pkl"])
+def test_a_pickle_in_a_foreign_shard_is_refused_and_never_opened(tmp_path: Path, ending: str) -> None:
     bomb = b"cos\nsystem\n(S'touch unpickled'\ntR."
-    path = foreign(tmp_path / "x.tar", [*plain(1), ("s0.pyd", bomb), ("s0.pickle", bomb)])
-    collection = open_shards(path)
-    collection.frames(0)
-    assert collection.labels(0) == {"n": 0}
+    path = foreign(tmp_path / "x.tar", [*plain(1), (f"s0.{ending}", bomb)])
+    with pytest.raises(DataError, match=f"member 's0.{ending}' is a pickle, which is not allowed; leave it out"):
+        open_shards(path)
     assert not Path("unpickled").exists()
+
+
+def test_other_fields_of_a_sample_are_passed_over(tmp_path: Path) -> None:
+    path = foreign(tmp_path / "x.tar", [*plain(1), ("s0.txt", b"a caption"), ("s0.cls", b"7"), ("s0.jpg", b"")])
+    collection = open_shards(path)
+    assert collection.labels(0) == {"n": 0}
 
 
 def test_foreign_shards_of_two_shapes_are_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import tarfile
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,13 @@ def test_a_whole_shard_is_the_one_tarfile_would_write(codec: Codec) -> None:
     assert not again.getvalue()[size:].strip(b"\0")
 
 
+def test_the_sidecar_says_what_the_bytes_of_the_labels_must_be() -> None:
+    data, sidecar = written(clip("a"), clip("b", 5))
+    for sample in sidecar.samples:
+        offset, size = sample.labels
+        assert int(sample.labels_check, 16) == zlib.crc32(data[offset : offset + size])
+
+
 def test_the_sidecar_says_where_each_member_lies() -> None:
     data, sidecar = written(clip("a"), clip("b", 5))
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
@@ -115,12 +123,20 @@ def test_keys_must_rise(second: str) -> None:
         {"x": [1, 2]},
         {"x": [1, 2, "3"]},
         {"x": [1, 2, float("nan")]},
+        {"x": [1, 2, 1 << 63]},
+        {"x": [1.5, 2, -(1 << 63) - 1]},
+        {"digit": 10**400},
     ],
     ids=str,
 )
 def test_labels_that_are_not_as_declared_are_refused(labels: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         written(clip("a", **labels))
+
+
+def test_labels_that_no_reader_would_take_are_not_written() -> None:
+    with pytest.raises(ValueError, match="labels of 4194337 bytes are not allowed; at most 4194304 are"):
+        written(clip("a", note="x" * (1 << 22)))
 
 
 def test_a_missing_label_is_refused() -> None:

@@ -191,7 +191,7 @@ def test_labels_that_are_damaged_are_refused(builds: dict[str, Path], tmp_path: 
     data = bytearray(path.read_bytes())
     data[offset] = ord("[")
     path.write_bytes(data)
-    with pytest.raises(DataError, match="damaged labels"):
+    with pytest.raises(DataError, match="its labels are damaged"):
         open_shards(folder).labels(0)
 
 

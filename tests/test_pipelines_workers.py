@@ -7,12 +7,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from drnet.datasets.contract import DataError
+from drnet.datasets.mnist import BouncingDigits
+from drnet.pipelines.build import build, plan_build
 from drnet.pipelines.manifest import MANIFEST
 from drnet.pipelines.workers import in_any_order, local_pool
 
@@ -188,3 +191,43 @@ def test_the_first_error_reaches_the_caller() -> None:
 def test_a_worker_that_ends_itself_is_a_data_error() -> None:
     with pytest.raises(DataError, match="a worker process died"), local_pool(1) as pool:
         list(in_any_order(os._exit, [3], pool))
+
+
+def test_workers_that_are_forked_write_the_bytes_that_others_write(tmp_path: Path, whole: dict[str, bytes]) -> None:
+    data = BouncingDigits("optdigits", clips=160, frames=6, size=16)
+    for workers in (1, 2, 4):
+        out = tmp_path / str(workers)
+        with local_pool(workers, start="fork") as pool:
+            build(plan_build(data, "raw", 2), out, executor=pool)
+        assert tree(out) == whole
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_worker_killed_at_the_very_end_is_not_waited_for(killed: int) -> None:
+    # The one that waits for a job holds a lock, on which the other waits: asked to end, it would never hear that.
+    script = """
+import multiprocessing, os, signal, sys, time
+from drnet.pipelines.workers import in_any_order, local_pool
+for _ in range(8):
+    with local_pool(2, start="fork") as pool:
+        assert len(list(in_any_order(abs, range(4), pool))) == 4
+        time.sleep(0.02)
+        os.kill(sorted(p.pid for p in multiprocessing.active_children())[int(sys.argv[1])], signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", script, str(killed)], cwd=ROOT, check=True, timeout=60)
+
+
+def test_jobs_are_taken_only_as_they_are_needed() -> None:
+    taken = []
+
+    def jobs() -> Iterator[int]:
+        for number in range(1000):
+            taken.append(number)
+            yield number
+
+    with ThreadPoolExecutor(1) as threads:
+        results = in_any_order(abs, jobs(), threads, in_flight=5)
+        for _ in range(10):
+            next(results)
+        assert len(taken) <= 15
+        results.close()

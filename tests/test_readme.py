@@ -1,9 +1,11 @@
 """Every command in the README and in the help is one that exists, with options that exist."""
 
+import inspect
 import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -23,18 +25,19 @@ def commands_of(text: str) -> Iterator[str]:
             yield re.sub(r"\[[^\]]*\]|\.\.\.", "", found[1]).strip()
 
 
-def help_texts(group: typer.Typer) -> Iterator[str]:
-    """Yield the docstrings of a group's commands, and of its groups' commands."""
-    for command in group.registered_commands:
-        assert command.callback is not None
-        yield re.sub(r"\n *", "\n", command.callback.__doc__ or "")
-    for inner in group.registered_groups:
-        assert inner.typer_instance is not None
-        yield from help_texts(inner.typer_instance)
+def help_texts(group: Any) -> Iterator[str]:
+    """Yield the help of a group's commands, and of its groups' commands."""
+    context = typer.Context(group)
+    for command in (group.get_command(context, name) for name in group.list_commands(context)):
+        if hasattr(command, "list_commands"):
+            yield from help_texts(command)
+        else:
+            yield inspect.cleandoc(command.help or "")
 
 
-README = sorted(set(commands_of((ROOT / "README.md").read_text())))
-HELP = sorted({command for text in help_texts(app) for command in commands_of(text)})
+OWN = re.compile(r"drnet data build \w+:\w+ ")  # one's own data set: tests/test_cli_build.py runs it
+README = sorted(line for line in set(commands_of((ROOT / "README.md").read_text())) if not OWN.match(line))
+HELP = sorted({command for text in help_texts(typer.main.get_command(app)) for command in commands_of(text)})
 
 
 def test_the_readme_and_the_help_show_commands() -> None:
@@ -53,7 +56,7 @@ def test_an_option_that_does_not_exist_would_be_found() -> None:
 
 
 def test_every_command_shows_an_example_in_its_help() -> None:
-    without = [text.splitlines()[0] for text in help_texts(app) if "Example: drnet" not in text]
+    without = [text.splitlines()[0] for text in help_texts(typer.main.get_command(app)) if "Example: drnet" not in text]
     assert without == []
 
 

@@ -1,0 +1,84 @@
+"""Every data set by name. Adding one is its file, its test, and a line here; one's own is named `module:Class`."""
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+from drnet.datasets.contract import DataError, DataSet, Limited, Setting
+
+BUILDERS: Mapping[str, str] = {
+    "mnist": "drnet.datasets.mnist:BouncingDigits",
+    "norb": "drnet.datasets.norb:SmallNorb",
+    "chairs": "drnet.datasets.chairs:Chairs",
+    "kth": "drnet.datasets.kth:Kth",
+    "videos": "drnet.datasets.videos:Videos",
+    "frames": "drnet.datasets.frames:Frames",
+}
+NEEDED = ("about", "labels", "parameters", "sources", "frame_shape", "count", "item", "clips")
+
+
+def data_set_class(name: str) -> type[DataSet]:
+    """Return a data set's class.
+
+    Args:
+        name: one of `BUILDERS`, or `module:Class` of a module that Python finds.
+
+    Raises:
+        DataError: where there is none.
+    """
+    module, _, inner = BUILDERS.get(name, name).partition(":")
+    if not inner:
+        known = ", ".join(BUILDERS)
+        raise DataError(f"data set '{name}' is not known; there are {known}; one's own is named module:Class")
+    try:
+        kind = getattr(importlib.import_module(module), inner)
+    except ModuleNotFoundError as error:
+        if error.name != module:  # the module is there, and needs something that is not
+            raise
+        raise DataError(f"module '{module}' of data set '{name}' is not found; run from its folder") from None
+    except AttributeError:
+        raise DataError(f"module '{module}' has no class '{inner}', which data set '{name}' names") from None
+    missing = [part for part in NEEDED if not hasattr(kind, part)]
+    if not inspect.isclass(kind) or missing:
+        lacks = f"it lacks {', '.join(missing)}" if inspect.isclass(kind) else "it is no class"
+        raise DataError(f"'{name}' is not a data set: {lacks}; see drnet.datasets.contract.DataSet")
+    return kind
+
+
+def settings_of(kind: type[DataSet]) -> dict[str, tuple[Any, Setting, Any]]:
+    """Return what a user may set of a data set: for each name the type, the setting, and the default.
+
+    These are the arguments of its constructor that are annotated with a `Setting`; without a default it is `...`.
+    """
+    hints = get_type_hints(kind.__init__, include_extras=True)
+    found: dict[str, tuple[Any, Setting, Any]] = {}
+    for name, parameter in inspect.signature(kind).parameters.items():
+        hint = hints.get(name)
+        setting = next((part for part in getattr(hint, "__metadata__", ()) if isinstance(part, Setting)), None)
+        if setting is not None and get_origin(hint) is Annotated:
+            default = ... if parameter.default is parameter.empty else parameter.default
+            found[name] = (get_args(hint)[0], setting, default)
+    return found
+
+
+def restore(name: str, parameters: Mapping[str, Any], **others: Any) -> DataSet:
+    """Make the data set that has these parameters, as a manifest records them.
+
+    Args:
+        name: as of `data_set_class`.
+        parameters: as `DataSet.parameters` returned them.
+        others: arguments that are no parameters, such as where the source is.
+
+    Raises:
+        DataError: where the class does not take them.
+    """
+    kind = data_set_class(name)
+    taken = inspect.signature(kind).parameters
+    given = {key: value for key, value in {**parameters, **others}.items() if key in taken}
+    data: DataSet = kind(**given)
+    if "limit" in parameters and "limit" not in taken:
+        data = Limited(data, parameters["limit"])
+    if data.parameters() != dict(parameters):
+        raise DataError(f"data set '{name}' cannot be made again from its recorded parameters; run its build command")
+    return data

@@ -1,0 +1,110 @@
+"""What grows with a data set, and what must not: opening it, the first batch, a far batch, and the rate of reading."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from drnet.datasets.contract import About, Clip, Label, SourceFile, Split
+from drnet.pipelines.bench import scratch
+from drnet.pipelines.bench_stream import planned
+from drnet.pipelines.build import build, plan_build
+from drnet.pipelines.progress import Progress, Silent
+from drnet.pipelines.source import open_shards
+
+CLIPS_PER_SHARD = 10
+BATCH = 100
+FAR = 1_000_000  # a step that no run reaches soon
+
+
+class Dots:
+    """Clips that cost nothing to draw: four frames of 16x16 in one grey.
+
+    Args:
+        clips: of the train split.
+    """
+
+    about = About("dots", 1, "clips that cost nothing", "MIT", "drnet", "number", "number")
+    labels: Mapping[str, Label] = {"number": Label("number", unit="id")}
+
+    def __init__(self, clips: int) -> None:
+        self.number = clips
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the number of clips."""
+        return {"clips": self.number}
+
+    def sources(self) -> list[SourceFile]:
+        """Return no files."""
+        return []
+
+    def frame_shape(self) -> tuple[int, int, int]:
+        """Return (16, 16, 1)."""
+        return 16, 16, 1
+
+    def count(self, split: Split) -> int:
+        """Return the number of clips; the test split has none."""
+        return self.number if split == "train" else 0
+
+    def item(self, split: Split, index: int) -> str:
+        """Return the clip's key."""
+        return f"{split}-{index:09d}"
+
+    def clips(self, split: Split, index: int) -> Iterator[Clip]:
+        """Yield the clip."""
+        yield Clip(self.item(split, index), np.full((4, 16, 16, 1), index % 251, np.uint8), {"number": index})
+
+
+def bench_growth(
+    shard_counts: Sequence[int] = (10, 100, 1000, 10_000), batches: int = 100, progress: Progress | None = None
+) -> list[dict[str, float]]:
+    """Build data sets of ever more shards (ten small clips each) and time what reading does with them.
+
+    Args:
+        shard_counts: shards of each data set.
+        batches: read for the rate.
+        progress: told of each data set.
+
+    Returns:
+        For each data set: `shards`; `open`, seconds to open it; `first`, seconds to the first batch of 100 after that;
+        `far`, seconds to batch number 1,000,000; `rate`, clips/s of the following batches; `manifest`, its bytes.
+    """
+    progress = progress or Silent()
+    rows = []
+    progress.start("bench growth", len(shard_counts), "data sets")
+    try:
+        with tempfile.TemporaryDirectory(dir=scratch()) as name:
+            for shards in shard_counts:
+                folder = Path(name) / str(shards)
+                build(plan_build(Dots(shards * CLIPS_PER_SHARD), "raw", CLIPS_PER_SHARD), folder)
+                rows.append({"shards": shards, **_times(folder, batches)})
+                progress.advance(1)
+    finally:
+        progress.stop()
+    return rows
+
+
+def _times(folder: Path, batches: int) -> dict[str, float]:
+    opening, first, far = [], [], []
+    for _ in range(3):
+        began = time.perf_counter()
+        shards = open_shards(folder)
+        opened = time.perf_counter()
+        frames = planned(shards, BATCH)
+        frames.read(0)
+        read = time.perf_counter()
+        frames.read(FAR)
+        ended = time.perf_counter()
+        for times, seconds in ((opening, opened - began), (first, read - opened), (far, ended - read)):
+            times.append(seconds)
+    began = time.perf_counter()
+    for step in range(1, batches + 1):
+        frames.read(step)
+    rate = batches * BATCH / (time.perf_counter() - began)
+    found = {"open": opening, "first": first, "far": far}
+    medians = {key: statistics.median(times) for key, times in found.items()}
+    return {**medians, "rate": rate, "manifest": float((folder / "manifest.json").stat().st_size)}

@@ -1,0 +1,62 @@
+"""Benchmarks of reading read what they say, through the product's own path."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drnet.datasets.contract import DataError
+from drnet.pipelines.bench_growth import bench_growth
+from drnet.pipelines.bench_stream import bench_memory, bench_step, bench_stream
+
+# webdataset leaves tars open
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture
+def found(digits: Path) -> dict[str, Any]:
+    return bench_stream(digits, ("webdataset",), batch_size=8, rounds=1)
+
+
+def test_whole_clips_and_frames_asked_for_are_compared(found: dict[str, Any]) -> None:
+    assert set(found["whole"]["rates"]) == {"drnet", "webdataset", "cat"}
+    assert set(found["asked"]["rates"]) == {"drnet", "webdataset"}
+    assert found["clips"] == 48
+    frames = 8 * 32 * 32 * 3
+    assert found["megabytes"] == pytest.approx(found["whole"]["rates"]["drnet"] * frames / 1e6)
+    assert all(value > 0 for value in found["stages"].values())
+
+
+def test_a_peer_that_is_not_there_is_told(digits: Path) -> None:
+    with pytest.raises(DataError, match="peer 'ffcv' is not known; there are webdataset"):
+        bench_stream(digits, ("ffcv",), 8, 1)
+    with pytest.raises(DataError, match="cannot be measured in this environment"):
+        bench_stream(digits, ("mosaicml-streaming",), 8, 1)
+
+
+def test_a_training_step_is_compared_with_a_cached_batch(digits: Path) -> None:
+    found = bench_step(digits, "mnist-small", batch_size=4, rounds=1)
+    assert set(found["rates"]) == {"loader", "cached batch"}
+
+
+def test_memory_is_watched_over_the_samples_asked_for(digits: Path) -> None:
+    found = bench_memory(digits, 800, batch_size=8)
+    assert found["samples"] == 800
+    assert len(found["resident"]) == 10
+    assert found["resident"][0] > 10
+
+
+def test_growth_has_a_row_for_each_number_of_shards() -> None:
+    rows = bench_growth([2, 12], batches=2)
+    assert [row["shards"] for row in rows] == [2, 12]
+    assert all(row[key] > 0 for row in rows for key in ("open", "first", "far", "rate"))
+    assert rows[1]["manifest"] > rows[0]["manifest"]
+
+
+def test_the_commands_show_tables_and_json(digits: Path, command: Callable[..., Any]) -> None:
+    shown = command("bench", "stream", digits, "--rounds", 1, "--batch-size", 8, "--memory", 400)
+    assert shown.code == 0, shown.err
+    assert "webdataset" in shown.out
+    assert "memory over 400 samples" in shown.out
+    assert '"rate"' in command("bench", "growth", "--shards", "2,3", "--json").out
