@@ -57,7 +57,7 @@ def run() -> None:
     except console.Stopped as signal:
         console.err.print("stopped; the same command continues", markup=False)
         sys.exit(signal.code)
-    except (ValueError, OSError, ArithmeticError, ImportError) as error:
+    except (ValueError, OSError, ArithmeticError, ImportError, MemoryError, RecursionError) as error:
         if os.environ.get("DRNET_DEBUG"):
             traceback.print_exc()
         console.err.print(f"drnet: error: {one_line(error)}", markup=False)

@@ -50,6 +50,9 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Of the weights and of the batches.")] = None,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to train.")] = "auto",
     precision: Annotated[str | None, typer.Option(metavar="fp32|bf16", help="bf16: autocast to bfloat16.")] = None,
+    max_skipped: Annotated[
+        str, typer.Option(metavar="N|P%", help="Clips that may be left out because they cannot be read.")
+    ] = "0",
     log_every: Annotated[int, typer.Option(metavar="N", help="Steps between lines of metrics.jsonl.")] = 50,
     checkpoint_every: Annotated[int, typer.Option(metavar="N", help="Steps between checkpoints.")] = 1000,
     sample_every: Annotated[int, typer.Option(metavar="N", help="Steps between pictures in samples/.")] = 1000,
@@ -62,6 +65,7 @@ def train(
 
     Example: drnet train --shards data/mnist --out runs/mnist --preset mnist-small
     """
+    from drnet.pipelines.failures import parse_budget
     from drnet.pipelines.train import Logging
     from drnet.pipelines.train import train as run_training
 
@@ -81,7 +85,7 @@ def train(
         seed=seed,
         precision=precision,
     )
-    logging = Logging(log_every, checkpoint_every, sample_every)
+    logging = Logging(log_every, checkpoint_every, sample_every, max_skipped=parse_budget(max_skipped, "max-skipped"))
     with console.stop_event() as (stop, signals):
         report = run_training(shards, out, preset, steps, device, changes, logging, console.Bar(), stop)
     if report.stopped:

@@ -58,8 +58,9 @@ class Kth:
     Example: drnet data build kth --source DIR --out data/kth --workers 2
 
     The authors' index had 1,527 clips, 142,698 and 82,424 frames: the same ranges without their last frames, and without
-    one of 125 frames, which fits 246-370 of person01_boxing_d4, whose published video ends at frame 304. This builder
-    keeps the last frames, and counts a video that is too short as failed, with the clips that are whole.
+    one of 125 frames, which fits 246-370 of person01_boxing_d4, whose published video is said to end at frame 304. This
+    builder keeps the last frames, and counts a video that is too short as failed, with the clips that are whole; one
+    such video is let pass by --max-failures 1.
 
     Args:
         source: the folder; None: `kth` in the user's cache.

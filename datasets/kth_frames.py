@@ -16,7 +16,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, cast
 
 import ffmpeg
 import numpy as np
@@ -134,7 +134,7 @@ def _by_decord(path: str, wanted: NDArray[np.bool_], in_order: bool) -> Generato
                 video.skip_frames(number - at)  # these are decoded, but not converted
             frame, at = video.next(), number + 1
             if wanted[number]:
-                yield np.from_dlpack(_Shared(frame))
+                yield cast(Bytes, np.from_dlpack(_Shared(frame)))
     except (decord.DECORDError, RuntimeError, StopIteration) as error:  # of opening, of decoding, at the end
         raise UnreadableError(f"decord cannot read it ({' '.join(str(error).split())[:100]})") from None
 

@@ -6,9 +6,7 @@ time) and Python (later). `authors` is the Python one, the one that is in use, b
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
-
-Variant = Literal["paper", "authors"]
+from typing import Any
 
 
 @dataclass(frozen=True)

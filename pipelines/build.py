@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from drnet.datasets.catalogue import restore
+from drnet.datasets.catalogue import BUILDERS, restore
 from drnet.datasets.contract import SPLITS, DataError, DataSet
 from drnet.pipelines.claim import locked, refuse_file, refuse_others
 from drnet.pipelines.codec import EXTENSIONS, Codec
@@ -191,9 +191,14 @@ def restore_plan(
         DataError: where it cannot be planned again.
     """
     found = read_manifest(folder)
+    recorded = found.about["data_set"]
+    if name is None and recorded not in BUILDERS:  # a manifest must not name what is imported
+        raise DataError(
+            f"{folder}: data set {recorded!r} is none of drnet's own; name its class: --data-set MODULE:CLASS"
+        )
     # What is missing or may be fetched was decided when it was built, and is no parameter of it.
     others = {"allow_missing": True} | ({} if source is None else {"source": source})
-    data = restore(name or found.about["data_set"], found.parameters, **others)
+    data = restore(name or recorded, found.parameters, **others)
     return plan_build(data, found.codec, found.clips_per_shard, progress)  # type: ignore[arg-type]
 
 

@@ -9,6 +9,7 @@ OUT/
 A folder holds one checkpoint, in as many formats as were asked for, one after the other.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,7 @@ GRAPHS: Mapping[str, tuple[str, Callable[..., bytes]]] = {
     "onnx": (".onnx", onnx_graph),
 }
 OWN = (CONFIG, CARD, WEIGHTS, *(name + ending for ending, _ in GRAPHS.values() for name in NAMES))
+_STEP = re.compile(r"[0-9]{1,18}")
 BEST_BY = "loss/reconstruction"  # the lowest is best
 
 
@@ -123,7 +125,7 @@ def choose_checkpoint(run: Path, which: str) -> Checkpoint:
     last = latest_checkpoint(run)
     if last is None:
         raise RunError(f"{run}: no checkpoint yet; train it first with `drnet train --shards S --out {run}`")
-    folders = {int(path.name): path for path in last.folder.parent.iterdir() if path.name.isdecimal()}
+    folders = {int(path.name): path for path in last.folder.parent.iterdir() if _STEP.fullmatch(path.name)}
     kept = ", ".join(map(str, sorted(folders)))
     if which == "last":
         return last
@@ -132,7 +134,7 @@ def choose_checkpoint(run: Path, which: str) -> Checkpoint:
         step = min(errors, key=lambda step: errors[step])
         if errors[step] == float("inf"):
             raise RunError(f"{run}: no checkpoint is the best: {METRICS} has no {BEST_BY} yet; use --checkpoint last")
-    elif which.isdecimal() and int(which) in folders:
+    elif _STEP.fullmatch(which) and int(which) in folders:
         step = int(which)
     else:
         raise RunError(f"{run}: no checkpoint '{which}'; there are last, best and the steps {kept}")

@@ -31,20 +31,24 @@ class Budget:
         """Whether that many failures of that many items are within it."""
         return failed <= (self.count if self.share is None else self.share * items)
 
+    def __bool__(self) -> bool:
+        """Whether anything may fail at all."""
+        return bool(self.count or self.share)
+
     def __str__(self) -> str:
         """Return it as `parse_budget` reads it."""
         return str(self.count) if self.share is None else f"{float(self.share * 100):g}%"
 
 
-def parse_budget(text: str) -> Budget:
-    """Read a budget: a number of items such as `5`, or a part of all such as `2%`.
+def parse_budget(text: str, option: str = "max-failures") -> Budget:
+    """Read a budget: a number of items such as `5`, or a part of all such as `2%`; `option` is named in the error.
 
     Raises:
         DataError: where it is neither.
     """
     match = _BUDGET.fullmatch(text.strip())
     if match is None or (match["percent"] and Fraction(match["percent"]) > 100):
-        raise DataError(f"max-failures '{text}' is not allowed; give a number of items such as 5, or a part such as 2%")
+        raise DataError(f"{option} '{text}' is not allowed; give a number of items such as 5, or a part such as 2%")
     return Budget(share=Fraction(match["percent"]) / 100) if match["percent"] else Budget(int(match["count"]))
 
 

@@ -90,7 +90,7 @@ def network_of(model: DrNet, part: Part) -> nn.Module:
     return WithSkips(net).eval() if model.config.skips and part.name != "pose_encoder" else net
 
 
-def nested(part: Part, values: Sequence[Any]) -> tuple[Any, ...]:
+def nested(values: Sequence[Any]) -> tuple[Any, ...]:
     """Return arguments as the network takes them: a decoder's skips, where there are any, are one tuple."""
     return (*values[:2], tuple(values[2:])) if len(values) > 2 else tuple(values)
 
@@ -111,7 +111,7 @@ def torch_graph(model: DrNet, part: Part) -> bytes:
         for node in program.graph.nodes:
             node.meta.pop(_TRACE, None)
         graph = program.module()
-    compare(model, part, lambda inputs: graph(*nested(part, inputs)))
+    compare(model, part, lambda inputs: graph(*nested(inputs)))
     file = io.BytesIO()
     torch.export.save(program, file)
     return file.getvalue()
@@ -164,7 +164,7 @@ def _traced(model: DrNet, part: Part) -> tuple[tuple[Any, ...], tuple[Any, ...]]
     """Return arguments to trace a network with, and that the first axis of each may have any length."""
     given, batch = examples(model, 2), torch.export.Dim("batch", min=1)
     arguments = [given[name] for name in part.inputs]
-    return nested(part, arguments), nested(part, [{0: batch}] * len(arguments))
+    return nested(arguments), nested([{0: batch}] * len(arguments))
 
 
 def compare(model: DrNet, part: Part, run: Callable[[Sequence[Tensor]], Any]) -> float:
@@ -179,7 +179,7 @@ def compare(model: DrNet, part: Part, run: Callable[[Sequence[Tensor]], Any]) ->
         given = examples(model, batch)
         inputs = [given[name] for name in part.inputs]
         with torch.no_grad():
-            wanted, found = (_listed(say(inputs)) for say in (lambda inputs: net(*nested(part, inputs)), run))
+            wanted, found = (_listed(say(inputs)) for say in (lambda inputs: net(*nested(inputs)), run))
         if [value.shape for value in found] != [value.shape for value in wanted]:
             raise RunError(f"{part.name}: the graph gives other shapes than the model for a batch of {batch}")
         differences += [(one - other).abs().max() for one, other in zip(found, wanted, strict=True)]

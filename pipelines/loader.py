@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from drnet.datasets.contract import DataError
+from drnet.datasets.draws import Words
 from drnet.pipelines.plan import Plan, frame_pairs
 from drnet.pipelines.prefetch import fetched_ahead
 from drnet.pipelines.source import Collection
@@ -33,12 +35,14 @@ class Batch:
         frames: (B, 2, H, W, C) uint8, x_t and x_t+k of each clip.
         clips: (B,) int64, numbers in the collection.
         times: (B, 2) int64, t and t + k.
+        skipped: number and reason of each clip that could not be read; the batch is smaller by them.
     """
 
     step: int
     frames: NDArray[np.uint8]
     clips: NDArray[np.int64]
     times: NDArray[np.int64]
+    skipped: tuple[tuple[int, str], ...] = ()
 
 
 class PlannedFrames(IterableDataset[dict[str, Any]]):
@@ -56,6 +60,7 @@ class PlannedFrames(IterableDataset[dict[str, Any]]):
         cyclic: clips are whole turns.
         rank: number of this process among those that train together.
         world_size: how many they are; it divides the plan's batch size.
+        tolerant: leave clips that cannot be read out of their batches, and name them there, instead of raising.
 
     Raises:
         ValueError: for a value that is not allowed.
@@ -70,6 +75,7 @@ class PlannedFrames(IterableDataset[dict[str, Any]]):
         cyclic: bool = False,
         rank: int = 0,
         world_size: int = 1,
+        tolerant: bool = False,
     ) -> None:
         super().__init__()
         if max_offset < 0:
@@ -80,7 +86,7 @@ class PlannedFrames(IterableDataset[dict[str, Any]]):
             size = plan.batch_size
             raise ValueError(f"batch size {size} is not allowed with {world_size} processes; it must be a multiple")
         self.collection, self.plan, self.start = collection, plan, start
-        self.max_offset, self.cyclic = max_offset, cyclic
+        self.max_offset, self.cyclic, self.tolerant = max_offset, cyclic, tolerant
         self.batch_size = plan.batch_size // world_size  # of this process
         self._part = slice(rank * self.batch_size, (rank + 1) * self.batch_size)
 
@@ -88,14 +94,34 @@ class PlannedFrames(IterableDataset[dict[str, Any]]):
         """Read this process's part of one step's batch, into `out` where it is given."""
         planned = self.plan.batch(step)
         chosen = planned.clips[self._part]
+        if out is None:
+            out = np.empty((len(chosen), 2, *self.collection.frame_shape), np.uint8)
+        if self.tolerant:
+            return self._read_what_can_be(step, chosen, planned.raw[self._part], out)
         places = [self.collection.locate(clip) for clip in chosen.tolist()]
         lengths = [shard.sidecar.samples[index].length for shard, index in places]
         times = frame_pairs(planned.raw[self._part], lengths, self.max_offset, self.cyclic)
-        if out is None:
-            out = np.empty((len(places), 2, *self.collection.frame_shape), np.uint8)
         for (shard, index), pair, place in zip(places, times.tolist(), out, strict=True):
             shard.read_frames(index, pair, place)
         return Batch(step, out, chosen, times)
+
+    def _read_what_can_be(self, step: int, chosen: NDArray[np.int64], raw: Words, out: NDArray[np.uint8]) -> Batch:
+        """Read a batch without the clips that cannot be read; the others are what they would have been."""
+        rows, times, skipped = list[int](), list[NDArray[np.int64]](), list[tuple[int, str]]()
+        for row, clip in enumerate(chosen.tolist()):
+            try:
+                shard, index = self.collection.locate(clip)
+                length = shard.sidecar.samples[index].length
+                pair = frame_pairs(raw[row : row + 1], [length], self.max_offset, self.cyclic)[0]
+                shard.read_frames(index, pair.tolist(), out[len(rows)])
+            except (DataError, OSError) as error:
+                skipped.append((clip, " ".join(str(error).split())))
+                continue
+            rows.append(row)
+            times.append(pair)
+        if len(rows) < 2:
+            raise DataError(f"step {step}: fewer than two clips of its batch can be read; {skipped[0][1]}")
+        return Batch(step, out[: len(rows)], chosen[rows], np.stack(times), tuple(skipped))
 
     def batches(self) -> Iterator[Batch]:
         """Yield batches from the first step on, without end."""

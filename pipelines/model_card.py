@@ -9,6 +9,7 @@ from drnet.pipelines.graphs import NAMES, TOLERANCE
 from drnet.pipelines.run import WEIGHTS
 
 TAGS = ("drnet", "video", "disentanglement", "representation-learning")
+UNNAMED = "unnamed shards"  # of a run on shards without a manifest
 PAPER = (
     "Denton and Birodkar, Unsupervised learning of disentangled representations from video, 2017 "
     "([arXiv:1705.10915](https://arxiv.org/abs/1705.10915))"
@@ -65,7 +66,7 @@ def model_card(
 
 def data_name(facts: Mapping[str, Any]) -> str:
     """Return the data set's name."""
-    return str((facts["data"] or {}).get("data_set") or "unnamed shards")
+    return str((facts["data"] or {}).get("data_set") or UNNAMED)
 
 
 def front_matter(
@@ -77,12 +78,12 @@ def front_matter(
     if values["license"] == "other":
         values["license_name"] = about.get("licence", "not stated")
     name = data_name(facts)
-    values["tags"] = [*TAGS, *([name] if "data_set" in (facts["data"] or {}) and name != "unnamed shards" else [])]
+    values["tags"] = [*TAGS, *([name] if name != UNNAMED else [])]
     values["pipeline_tag"] = "image-feature-extraction"
     rows = [
         {"type": metric, "name": f"{metric}, while training, at step {metrics['step']}", "value": value}
         for metric, value in metrics.items()
-        if metric not in ("step", "lr")
+        if metric not in ("step", "lr") and not metric.startswith("data/")
     ]
     if rows:
         data = {"name": about.get("title", name), "type": name}

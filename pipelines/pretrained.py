@@ -69,7 +69,7 @@ def download(name: str, revision: str | None = None) -> Path:
         found = huggingface_hub.snapshot_download(
             name, revision=revision, allow_patterns=[CONFIG, WEIGHTS], library_name="drnet"
         )
-    except (OSError, ValueError) as error:  # what the hub answers, and what the network says, are OSErrors
+    except Exception as error:  # of the hub, of the network, or of the HTTP client, which has errors of its own
         reason = next(iter(str(error).split("\n")), "")[:200]
         raise DataError(
             f"{name}: no such folder, and the hub does not give it ({type(error).__name__}: {reason})"

@@ -367,12 +367,12 @@ def save_comparison(
     figure = Figure(figsize=(7.2, 3.9 + 0.2 * len(runs)), layout="constrained")
     axes = figure.subplots()
     for number, (raw, line, label) in enumerate(zip(curves, lines, legend(runs), strict=True)):
-        look = {"color": COLOURS[number % len(COLOURS)], "linestyle": STYLES[number // len(COLOURS) % len(STYLES)]}
+        colour, style = COLOURS[number % len(COLOURS)], STYLES[number // len(COLOURS) % len(STYLES)]
         if width:
             faint = smooth(raw, 0)
-            axes.plot(faint.steps, faint.values, linewidth=0.7, alpha=0.25, color=look["color"])
-        # A label that begins with "_" would be hidden, and "$" would begin a formula.
-        axes.plot(line.steps, line.values, linewidth=1.6, label="\u200b" + label.replace("$", r"\$"), **look)
+            axes.plot(faint.steps, faint.values, linewidth=0.7, alpha=0.25, color=colour)
+        label = "\u200b" + label.replace("$", r"\$")  # "_" at its beginning would hide it, and "$" begin a formula
+        axes.plot(line.steps, line.values, linewidth=1.6, label=label, color=colour, linestyle=style)
     if logarithmic:
         axes.set_yscale("log")
         shown = np.concatenate([line.values for line in lines])

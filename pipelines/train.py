@@ -13,6 +13,7 @@ import torch
 
 from drnet.datasets.contract import DataError
 from drnet.model import DrNet, DrNetConfig
+from drnet.pipelines.failures import Budget
 from drnet.pipelines.files import canonical_json
 from drnet.pipelines.loader import Batch, FrameStream, PlannedFrames, to_device
 from drnet.pipelines.pictures import save_png
@@ -37,6 +38,7 @@ from drnet.pipelines.run import (
     settle_config,
     train_config,
 )
+from drnet.pipelines.skipped import Skipped
 from drnet.pipelines.source import Collection, open_shards
 from drnet.pipelines.swaps import HeldOut, held_out_frames
 from drnet.presets import preset, variant_settings
@@ -55,12 +57,14 @@ class Logging:
         checkpoint_every: steps between two checkpoints.
         sample_every: steps between two pictures.
         keep: newest checkpoints that stay.
+        max_skipped: clips that may be left out because they cannot be read, before training stops.
     """
 
     log_every: int = 50
     checkpoint_every: int = 1000
     sample_every: int = 1000
     keep: int = 3
+    max_skipped: Budget = field(default_factory=Budget)
 
     def __post_init__(self) -> None:
         for name in ("log_every", "checkpoint_every", "sample_every", "keep"):
@@ -290,6 +294,7 @@ class Session:
             collection.order_key, config.seed, [place.clips for place in collection.places], config.batch_size
         )
         self.collection = collection
+        self.skipped = Skipped(logging.max_skipped, len(collection), progress)
         self.last: dict[str, float] = {}
 
     def run_to(self, target: int, stop: threading.Event) -> None:
@@ -298,7 +303,9 @@ class Session:
 
         start = self.trainer.step
         config = self.trainer.config
-        source = PlannedFrames(self.collection, self.plan, config.max_offset, start, config.cyclic)
+        source = PlannedFrames(
+            self.collection, self.plan, config.max_offset, start, config.cyclic, tolerant=bool(self.skipped.budget)
+        )
         writer = SummaryWriter(str(self.run / "tensorboard"), purge_step=start + 1)
         self.progress.start("training", target, "steps", done=start)
         batches = FrameStream(source).batches()
@@ -308,6 +315,7 @@ class Session:
                 last = False
                 while not last:
                     batch = clock.next_of(batches)
+                    self.skipped.add(batch)
                     self.trainer.train_step(to_device(batch.frames, self.trainer.device))
                     last = stop.is_set() or self.trainer.step == target
                     self._record(last, clock, log, writer)
@@ -336,7 +344,7 @@ class Session:
     def _log(self, clock: Clock, log: TextIO, writer: "SummaryWriter") -> None:
         step, metrics = self.trainer.step, self.trainer.take_metrics()
         self.last = metrics
-        line = {"step": step, **metrics, **clock.take()}
+        line = {"step": step, **metrics, **clock.take(), "data/skipped": len(self.skipped.reasons)}
         log.write(canonical_json(line).decode() + "\n")
         log.flush()
         for name, value in line.items():

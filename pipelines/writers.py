@@ -5,7 +5,6 @@ writer is told of once and switched off, and training goes on.
 """
 
 import io
-import itertools
 import os
 import re
 import secrets
@@ -71,9 +70,6 @@ class MetricsFile:
         self._file.close()
 
 
-_sessions = itertools.count()  # of this process: two sessions in one second have event files of their own
-
-
 class TensorBoard:
     """Writes an event file into `tensorboard/`.
 
@@ -92,7 +88,9 @@ class TensorBoard:
         self._event, self._summary = Event, Summary
         folder = run / "tensorboard"
         folder.mkdir(exist_ok=True)
-        name = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_sessions)}"
+        # TensorBoard reads the files in the order of their names, and two sessions may begin in one second.
+        seconds, rest = divmod(time.time_ns(), 1_000_000_000)
+        name = f"{seconds:010d}.{rest:09d}.{socket.gethostname()}.{os.getpid()}"
         self._file = RecordWriter((folder / f"events.out.tfevents.{name}").open("xb"))
         try:
             self._add(0, file_version="brain.Event:2")

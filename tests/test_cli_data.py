@@ -2,8 +2,11 @@
 
 import gzip
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,12 @@ from typer.testing import CliRunner
 
 from drnet.cli.data import app
 from drnet.cli.main import run as run_command
+from drnet.datasets.catalogue import BUILDERS
+from drnet.datasets.contract import Clip, Split
 from drnet.datasets.digits import FILES
 from drnet.datasets.mnist import BouncingDigits
 from drnet.pipelines.build import build, plan_build
+from drnet.pipelines.manifest import read_manifest
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--clips", "6", "--frames", "3", "--size", "16", "--clips-per-shard", "2"]
@@ -262,3 +268,50 @@ def test_every_command_has_an_example_in_its_help() -> None:
         shown = CliRunner().invoke(app, [*words, "--help"])
         assert shown.exit_code == 0
         assert f"Example: drnet data {' '.join(words)} " in " ".join(shown.output.split())
+
+
+class Flaky(BouncingDigits):
+    """Digits of which one cannot be read, as long as a file is there."""
+
+    trouble: Path
+
+    def clips(self, split: Split, index: int) -> Iterator[Clip]:
+        """Yield the clip, or fail."""
+        if split == "train" and index == 2 and self.trouble.exists():
+            raise OSError(5, "Input/output error")
+        yield from super().clips(split, index)
+
+
+def test_items_that_failed_are_told_and_tried_again(
+    inside: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Flaky, "trouble", tmp_path / "trouble", raising=False)
+    monkeypatch.setitem(
+        BUILDERS,
+        "mnist",  # type: ignore[arg-type]
+        f"{Flaky.__module__}:Flaky",
+    )
+    (tmp_path / "trouble").touch()
+    words = ["--source", "optdigits", *SMALL, "--codec", "raw"]
+    failed = inside("data", "build", "mnist", *words, "--out", tmp_path / "d")
+    assert "1 of 7 items failed" in the_error(failed)
+    assert "drnet data retry" in the_error(failed)
+    assert "train: 5 clips, 15 frames; items: 1 failed, 5 written" in failed[1]
+    assert inside("data", "build", "mnist", *words, "--out", tmp_path / "d", "--max-failures", "20%")[0] == 0
+    assert inside("data", "retry", tmp_path / "d", "--source", "optdigits")[0] == 1
+    (tmp_path / "trouble").unlink()
+    code, out, _ = inside("data", "retry", tmp_path / "d", "--source", "optdigits")
+    assert code == 0
+    assert "train: 6 clips, 18 frames; items: 6 written" in out
+    assert "1 shards written, 3 kept" in out
+    assert inside("data", "build", "mnist", *words, "--out", tmp_path / "whole")[0] == 0
+    names = {path.name for path in (tmp_path / "whole").iterdir()}
+    assert {path.name for path in (tmp_path / "d").iterdir()} == names
+    assert all((tmp_path / "d" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes() for name in names)
+
+
+def test_a_manifest_cannot_name_a_class_to_import(inside: Any, folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    manifest = replace(read_manifest(copy), about={**read_manifest(copy).about, "data_set": "os:system"})
+    (copy / "manifest.json").write_bytes(manifest.to_bytes())
+    assert "data set 'os:system' is none of drnet's own; name its class" in the_error(inside("data", "retry", copy))

@@ -20,7 +20,6 @@ from drnet.datasets.contract import Clip, DataError, DataSet, ItemFailed, ItemMi
 from drnet.datasets.ffmpeg_binary import ffmpeg_path
 from drnet.datasets.kth import Expected, Kth, persons_of, text_of
 from drnet.datasets.kth_frames import read_frames
-from drnet.datasets.kth_library import LARGEST, Place
 from drnet.datasets.scale import scale
 from drnet.pipelines.build import build, plan_build
 from drnet.pipelines.verify import verify_data
@@ -51,15 +50,17 @@ TRAIN += ["person16_jogging_d4"]
 
 @functools.cache
 def video(name: str) -> bytes:
-    """A grey video of a bright bar that moves a pixel with each frame, on a ramp of the video's own."""
+    """A bright bar that moves a pixel with each frame, on a ramp of the video's own; half of it is a touch off grey."""
     count, seed = LENGTHS[name], list(LENGTHS).index(name)
     y, x = np.mgrid[:120, :160]
     frames = np.stack([(x // 2 + (y * seed) % 60 + 120 * (abs(x - 20 - t) < 5)) % 256 for t in range(count)])
-    words = [ffmpeg_path(), "-v", "error", "-f", "rawvideo", "-pix_fmt", "gray", "-s", "160x120", "-r", "25", "-i", "-"]
-    words += ["-c:v", "mpeg4", "-vtag", "DX50", "-pix_fmt", "yuv420p", "-q:v", "2", "-g", "10"]
+    chroma = np.where(np.arange(80) < 40, 128, 127).astype(np.uint8).tobytes() * 120  # two planes of 60 lines
+    raw = b"".join((16 + frame * 219 // 255).astype(np.uint8).tobytes() + chroma for frame in frames)
+    words = [ffmpeg_path(), "-v", "error", "-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", "160x120", "-r", "25"]
+    words += ["-i", "-", "-c:v", "mpeg4", "-vtag", "DX50", "-q:v", "2", "-g", "10"]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "made.avi"
-        subprocess.run([*words, str(path)], input=frames.astype(np.uint8).tobytes(), check=True)
+        subprocess.run([*words, str(path)], input=raw, check=True)
         return path.read_bytes()
 
 
@@ -164,7 +165,7 @@ def test_three_channels_of_a_grey_video_are_alike_and_green_is_the_grey_one(sour
     assert rgb.frame_shape() == (64, 64, 3)
     for key, clip in clips_of(rgb, "train").items():
         assert np.array_equal(clip.frames[..., 1:2], clips_of(grey, "train")[key].frames)
-        assert np.ptp(clip.frames.astype(int), axis=-1).max() <= 4
+        assert 0 < np.ptp(clip.frames.astype(int), axis=-1).max() <= 4
 
 
 def test_ranges_that_overlap_share_frames_and_out_of_order_they_stay(source: Path) -> None:
@@ -386,29 +387,6 @@ def test_a_damaged_member_of_an_archive_fails_alone(tmp_path: Path) -> None:
     report = build(plan_build(Kth(folder, size=32)), tmp_path / "built")
     assert report.counts["train"] == {"failed": 1, "missing": 1, "written": 3}
     assert "it cannot be read from running.zip" in (tmp_path / "built" / "accounting.jsonl").read_text()
-
-
-def test_a_damaged_archive_is_refused_up_front(tmp_path: Path) -> None:
-    folder = zipped(tmp_path)
-    (folder / "running.zip").write_bytes((folder / "running.zip").read_bytes()[:-30])
-    with pytest.raises(DataError, match=r"running\.zip is no whole archive \(.*\); delete it and download it again$"):
-        plan_build(Kth(folder))
-
-
-def test_a_video_that_is_too_large_is_never_read_whole(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "boxing.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("person01_boxing_d1_uncomp.avi", bytes(LARGEST + 2))
-    with pytest.raises(ItemFailed, match=r"^it has more than 67,108,864 bytes, which no video of this data set has$"):
-        Place(tmp_path / "boxing.zip", "person01_boxing_d1_uncomp.avi").read()
-
-
-def test_a_video_that_is_there_twice_is_refused_but_an_archive_beside_its_files_is_not(tmp_path: Path) -> None:
-    folder = flat(zipped(tmp_path))
-    assert len(Kth(folder).sources()) == 7
-    (folder / "copy").mkdir()
-    (folder / "copy" / "person17_walking_d1_uncomp.avi").write_bytes(video("person17_walking_d1"))
-    with pytest.raises(DataError, match=r"^video person17_walking_d1 is there twice, .* and .*; keep one$"):
-        Kth(folder).sources()
 
 
 def test_only_the_list_and_the_videos_are_recorded_by_name_and_content(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from drnet.datasets import kth_frames
@@ -80,6 +82,22 @@ def test_frames_that_are_not_wanted_change_nothing_in_the_others(kind: str, read
             assert np.array_equal(chosen, frames[: len(wanted)][wanted][..., 1:2])
         else:
             assert not len(chosen)
+
+
+@given(
+    wanted=st.lists(st.booleans(), min_size=1, max_size=60),
+    keys=st.lists(st.integers(0, 70), min_size=1, max_size=6, unique=True).map(sorted),
+)
+def test_nothing_is_skipped_past_a_key_frame_where_decord_would_seek(wanted: list[bool], keys: list[int]) -> None:
+    chosen = kth_frames._to_convert(np.array(wanted), keys)
+    assert {number for number, is_wanted in enumerate(wanted) if is_wanted} <= set(chosen)
+    assert chosen[-1] == len(wanted) - 1
+    at = 0
+    for number in chosen:
+        if number > at:  # as many are skipped, and no key frame lies behind the first of them up to and with the next
+            assert keys[0] <= at
+            assert not any(at < key <= number for key in keys)
+        at = number + 1
 
 
 @pytest.mark.parametrize("reader", READERS)

@@ -68,7 +68,7 @@ def network(name: str) -> tuple[DrNet, Part]:
 
 def wanted(model: DrNet, part: Part, given: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
     with torch.no_grad():
-        said = network_of(model, part)(*nested(part, [given[name] for name in part.inputs]))
+        said = network_of(model, part)(*nested([given[name] for name in part.inputs]))
     return [said] if isinstance(said, torch.Tensor) else list(said)
 
 
@@ -79,7 +79,7 @@ def test_a_torch_program_that_was_loaded_says_what_the_model_says(name: str) -> 
     program = torch.export.load(io.BytesIO(data)).module()
     for batch in (1, 3):
         given = examples(model, batch)
-        said = program(*nested(part, [given[name] for name in part.inputs]))
+        said = program(*nested([given[name] for name in part.inputs]))
         found = [said] if isinstance(said, torch.Tensor) else list(said)
         for one, other in zip(found, wanted(model, part, given), strict=True):
             assert torch.allclose(one, other, atol=1e-5)

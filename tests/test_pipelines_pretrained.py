@@ -1,5 +1,6 @@
 """Loading a shared model: a folder, a hub repository, whatever an older version wrote; one line for what is wrong."""
 
+import inspect
 import json
 import shutil
 import sys
@@ -67,6 +68,9 @@ def test_a_name_may_be_a_path_a_text_or_in_the_home_folder(exported: Path, monke
         assert from_pretrained(name, device="auto").facts["step"] == 6
 
 
+REAL = inspect.signature(huggingface_hub.snapshot_download)
+
+
 class Hub:
     """Stands in for `huggingface_hub.snapshot_download`: a folder for each commit, and links into it."""
 
@@ -74,6 +78,8 @@ class Hub:
         self.folder, self.cache, self.asked = folder, cache, list[tuple[str, str | None]]()
 
     def __call__(self, repo_id: str, *, revision: str | None, allow_patterns: list[str], library_name: str) -> str:
+        more = {"revision": revision, "allow_patterns": allow_patterns, "library_name": library_name}
+        REAL.bind(repo_id, **more)  # raises TypeError where the real one has no such argument
         self.asked.append((repo_id, revision))
         snapshot = self.cache / "snapshots" / "abc"
         snapshot.mkdir(parents=True, exist_ok=True)
@@ -102,9 +108,18 @@ def test_a_folder_of_this_machine_goes_before_the_hub(
     assert from_pretrained("models/digits").facts["step"] == 6
 
 
+class CutError(Exception):
+    """As an HTTP client's, which is no OSError."""
+
+
 @pytest.mark.parametrize(
     "error",
-    [LocalEntryNotFoundError("not found\nin two lines"), OfflineModeIsEnabled("offline"), ValueError("bad name")],
+    [
+        LocalEntryNotFoundError("not found\nin two lines"),
+        OfflineModeIsEnabled("offline"),
+        CutError("ended"),
+        ValueError("?"),
+    ],
     ids=lambda error: type(error).__name__,
 )
 def test_what_the_hub_does_not_give_is_told_in_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +206,7 @@ def spoil(folder: Path) -> dict[str, Callable[[], object]]:
         "setting 'depth' is not known": lambda: change(folder, model=settings | {"depth": 3}),
         "width 'x' is of another type": lambda: change(folder, model=settings | {"width": "x"}),
         "holds control characters": lambda: change(folder, preset="\x1b[2J"),
-        "tensor content_encoder.features.0.weight is": lambda: change(folder, model=settings | {"width": 2**30}),
+        "tensor content_encoder.features.0.weight is": lambda: change(folder, model=settings | {"width": 2**20}),
         "no model.safetensors, only 'decoder.onnx'": lambda: change(folder, files={"decoder.onnx": "0" * 64}),
         "no model.safetensors, only 'nothing yet'": lambda: change(folder, files={}),
         "missing; copy the whole folder": weights.unlink,

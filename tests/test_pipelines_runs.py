@@ -9,7 +9,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 from PIL import Image
@@ -234,6 +234,7 @@ def test_a_metric_that_no_run_has_is_refused_with_those_there_are(tmp_path: Path
 curves = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=40)
 
 
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(curves, st.floats(0.1, 1e4))
 def test_smoothing_stays_between_the_extremes(values: list[float], width: float) -> None:
     curve = Curve(np.arange(1.0, len(values) + 1), np.array(values))
