@@ -40,7 +40,7 @@ $(VENV)/runtime.stamp: $(PACKAGED) | $(PY)
 
 $(VENV)/dev.stamp: $(PACKAGED) | $(PY)
 	@echo "installing drnet and its development tools into $(VENV) (a few minutes, once)"
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev,meshes,dask,hub,s3]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev,meshes,dask,hub,s3,onnx]'
 	@touch $(VENV)/runtime.stamp $@
 
 $(PY):

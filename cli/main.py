@@ -12,6 +12,7 @@ from drnet.cli import console
 from drnet.cli.bench import app as bench_app
 from drnet.cli.data import app as data_app
 from drnet.cli.demo import demo
+from drnet.cli.export_model import export_model
 from drnet.cli.features import export_features, probe
 from drnet.cli.train import train
 
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data", short_help="Build data sets, and look at them.")
 app.command(short_help="Train DrNet on shards.")(train)
 app.command("export-features", short_help="Write content and pose of every frame.")(export_features)
+app.command("export-model", short_help="Write a model and its card, to share.")(export_model)
 app.command(short_help="Measure what content and pose tell.")(probe)
 app.command(short_help="The whole job in a few minutes.")(demo)
 app.add_typer(bench_app, name="bench", short_help="Measure speed beside alternatives.")

@@ -3,7 +3,7 @@
 import importlib
 import inspect
 from collections.abc import Mapping
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
 
 from drnet.datasets.contract import DataError, DataSet, Limited, Setting
 
@@ -43,7 +43,7 @@ def data_set_class(name: str) -> type[DataSet]:
     if not inspect.isclass(kind) or missing:
         lacks = f"it lacks {', '.join(missing)}" if inspect.isclass(kind) else "it is no class"
         raise DataError(f"'{name}' is not a data set: {lacks}; see drnet.datasets.contract.DataSet")
-    return kind
+    return cast(type[DataSet], kind)
 
 
 def settings_of(kind: type[DataSet]) -> dict[str, tuple[Any, Setting, Any]]:

@@ -118,8 +118,8 @@ class BouncingDigits:
         if overlap not in ("hide", "add"):
             raise DataError(f"overlap '{overlap}' is not allowed; it must be 'hide' or 'add'")
         if source is not None and source != digits.OPTDIGITS:
-            source = Path(source).expanduser().absolute()  # a worker process may run elsewhere
-        self.source: str | None = None if source is None else str(source)
+            source = str(Path(source).expanduser().absolute())  # a worker process may run elsewhere
+        self.source = source
         self.frames, self.size, self.seed, self.overlap = frames, size, seed, overlap
         self._counts: dict[Split, int] = {"train": clips, "test": test}
         self.about = _ABOUT[self._kind]

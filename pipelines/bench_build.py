@@ -127,7 +127,8 @@ def bench_chairs(
 @contextmanager
 def timed_drawing() -> Iterator[list[float]]:
     """Provide the seconds of processor time that getCameraImage has taken, in a list of one."""
-    engine, spent = pybullet(), [0.0]
+    engine: Any = pybullet()
+    spent = [0.0]
     draw = engine.getCameraImage
 
     def timed(*words: Any, **named: Any) -> Any:
@@ -160,7 +161,7 @@ def bench_kth(source: str | None, rounds: int = 5, size: int = 128, progress: Pr
     """
     import decord  # only here: it has no wheels for some platforms
 
-    data = Kth(source, size=size, allow_missing=True)
+    data = Kth(None if source is None else Path(source), size=size, allow_missing=True)
     plan = plan_build(data, "zstd", data.count("train"))
     paths = sorted(path for path in Path(data.source or "").rglob("person*_uncomp.avi") if _is_train(data, path))
     if not paths:

@@ -89,7 +89,7 @@ def bench_growth(
 
 
 def _times(folder: Path, batches: int) -> dict[str, float]:
-    opening, first, far = [], [], []
+    opening, first, far = list[float](), list[float](), list[float]()
     for _ in range(3):
         began = time.perf_counter()
         shards = open_shards(folder)

@@ -71,7 +71,7 @@ def bench_stream(
         whole[name] = lambda _, read=read: sum(1 for _ in read())  # type: ignore[misc]
         asked[name] = lambda _, read=read: _pairs(read(), shards.frame_shape)  # type: ignore[misc]
     whole["cat"] = lambda _: _cat(paths, clips)
-    found = {
+    found: dict[str, Any] = {
         "whole": interleaved("whole clips", whole, rounds, progress),
         "asked": interleaved("frames asked for", asked, rounds, progress),
         "stages": stages(shards, batch_size),

@@ -5,10 +5,10 @@ Axes: B batch, T time, H height, W width, C channels. Frames stay uint8 (..., H,
 
 import queue
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,7 +19,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from drnet.datasets.contract import DataError
 from drnet.datasets.draws import Words
-from drnet.pipelines.plan import Plan, frame_pairs
+from drnet.pipelines.content import ContentKeys
+from drnet.pipelines.plan import Plan, frame_fours, frame_pairs
 from drnet.pipelines.prefetch import fetched_ahead
 from drnet.pipelines.source import Collection
 
@@ -32,9 +33,10 @@ class Batch:
 
     Attributes:
         step: the step it belongs to.
-        frames: (B, 2, H, W, C) uint8, x_t and x_t+k of each clip.
+        frames: (B, F, H, W, C) uint8, x_t and x_t+k of each clip, or the authors' code's four frames.
         clips: (B,) int64, numbers in the collection.
-        times: (B, 2) int64, t and t + k.
+        times: (B, F) int64, t and t + k, or the four times.
+        keys: (B,) int64, equal where two clips show the same content; None where not asked for.
         skipped: number and reason of each clip that could not be read; the batch is smaller by them.
     """
 
@@ -42,6 +44,7 @@ class Batch:
     frames: NDArray[np.uint8]
     clips: NDArray[np.int64]
     times: NDArray[np.int64]
+    keys: NDArray[np.int64] | None = None
     skipped: tuple[tuple[int, str], ...] = ()
 
 
@@ -61,6 +64,8 @@ class PlannedFrames(IterableDataset[dict[str, Any]]):
         rank: number of this process among those that train together.
         world_size: how many they are; it divides the plan's batch size.
         tolerant: leave clips that cannot be read out of their batches, and name them there, instead of raising.
+        drawn: what is drawn from a clip: a `pair`, or four frames of a `window` or of the whole `clip`.
+        keyed: whether batches carry content keys.
 
     Raises:
         ValueError: for a value that is not allowed.
@@ -76,6 +81,8 @@ class PlannedFrames(IterableDataset[dict[str, Any]]):
         rank: int = 0,
         world_size: int = 1,
         tolerant: bool = False,
+        drawn: Literal["pair", "window", "clip"] = "pair",
+        keyed: bool = False,
     ) -> None:
         super().__init__()
         if max_offset < 0:
@@ -87,6 +94,7 @@ class PlannedFrames(IterableDataset[dict[str, Any]]):
             raise ValueError(f"batch size {size} is not allowed with {world_size} processes; it must be a multiple")
         self.collection, self.plan, self.start = collection, plan, start
         self.max_offset, self.cyclic, self.tolerant = max_offset, cyclic, tolerant
+        self.drawn, self.keys = drawn, ContentKeys(collection) if keyed else None
         self.batch_size = plan.batch_size // world_size  # of this process
         self._part = slice(rank * self.batch_size, (rank + 1) * self.batch_size)
 
@@ -95,15 +103,24 @@ class PlannedFrames(IterableDataset[dict[str, Any]]):
         planned = self.plan.batch(step)
         chosen = planned.clips[self._part]
         if out is None:
-            out = np.empty((len(chosen), 2, *self.collection.frame_shape), np.uint8)
+            out = np.empty((len(chosen), 2 if self.drawn == "pair" else 4, *self.collection.frame_shape), np.uint8)
         if self.tolerant:
             return self._read_what_can_be(step, chosen, planned.raw[self._part], out)
         places = [self.collection.locate(clip) for clip in chosen.tolist()]
         lengths = [shard.sidecar.samples[index].length for shard, index in places]
-        times = frame_pairs(planned.raw[self._part], lengths, self.max_offset, self.cyclic)
+        times = self._times(planned.raw[self._part], lengths)
         for (shard, index), pair, place in zip(places, times.tolist(), out, strict=True):
             shard.read_frames(index, pair, place)
-        return Batch(step, out, chosen, times)
+        return Batch(step, out, chosen, times, self._keys(chosen))
+
+    def _times(self, raw: Words, lengths: Sequence[int]) -> NDArray[np.int64]:
+        """Draw the frames of each position."""
+        if self.drawn == "pair":
+            return frame_pairs(raw, lengths, self.max_offset, self.cyclic)
+        return frame_fours(raw, lengths, self.max_offset + 1 if self.drawn == "window" else None, self.cyclic)
+
+    def _keys(self, clips: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        return self.keys.of(clips) if self.keys else None
 
     def _read_what_can_be(self, step: int, chosen: NDArray[np.int64], raw: Words, out: NDArray[np.uint8]) -> Batch:
         """Read a batch without the clips that cannot be read; the others are what they would have been."""
@@ -112,7 +129,7 @@ class PlannedFrames(IterableDataset[dict[str, Any]]):
             try:
                 shard, index = self.collection.locate(clip)
                 length = shard.sidecar.samples[index].length
-                pair = frame_pairs(raw[row : row + 1], [length], self.max_offset, self.cyclic)[0]
+                pair = self._times(raw[row : row + 1], [length])[0]
                 shard.read_frames(index, pair.tolist(), out[len(rows)])
             except (DataError, OSError) as error:
                 skipped.append((clip, " ".join(str(error).split())))
@@ -121,7 +138,7 @@ class PlannedFrames(IterableDataset[dict[str, Any]]):
             times.append(pair)
         if len(rows) < 2:
             raise DataError(f"step {step}: fewer than two clips of its batch can be read; {skipped[0][1]}")
-        return Batch(step, out[: len(rows)], chosen[rows], np.stack(times), tuple(skipped))
+        return Batch(step, out[: len(rows)], chosen[rows], np.stack(times), self._keys(chosen[rows]), tuple(skipped))
 
     def batches(self) -> Iterator[Batch]:
         """Yield batches from the first step on, without end."""
@@ -164,7 +181,7 @@ class FrameStream(webdataset.DataPipeline):
             frames = np.stack([sample["npy"] for sample in chosen])
             clips = np.array([sample["clip"] for sample in chosen], np.int64)
             times = np.stack([sample["times"] for sample in chosen])
-            yield Batch(chosen[0]["step"], frames, clips, times)
+            yield Batch(chosen[0]["step"], frames, clips, times, self.source._keys(clips))
 
 
 def read_ahead(batches: Iterator[Batch], depth: int = READ_AHEAD) -> Generator[Batch, None, None]:

@@ -133,3 +133,28 @@ def frame_pairs(
     furthest = length - 1 if cyclic else length - 1 - first
     offset = integers(raw[:, 1], np.minimum(max_offset, furthest) + 1)
     return np.stack([first, (first + offset) % length], axis=1)
+
+
+def frame_fours(
+    raw: Words, lengths: Sequence[int] | NDArray[np.int64], window: int | None, cyclic: bool = False
+) -> NDArray[np.int64]:
+    """Draw the four frames of each position that the authors' code takes: content, its target, two for the pose.
+
+    Args:
+        raw: (B, 4) random words.
+        lengths: (B,) frames of each clip.
+        window: frames in a row, anywhere in the clip, of which the first gives the content and each of the others is one
+            of those after it (of a single frame: itself); None: four of the whole clip, each drawn alone.
+        cyclic: clips are whole turns: a window passes the end into the beginning.
+
+    Returns:
+        (B, 4) int64.
+    """
+    length = np.asarray(lengths, np.int64)
+    if window is None:
+        return np.stack([integers(raw[:, column], length) for column in range(4)], axis=1)
+    held = np.minimum(window, length)
+    first = integers(raw[:, 0], length if cyclic else length - held + 1)
+    after = np.maximum(held - 1, 1)
+    offsets = [np.minimum(1 + integers(raw[:, column], after), held - 1) for column in (1, 2, 3)]
+    return np.stack([first, *((first + offset) % length for offset in offsets)], axis=1)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import orjson
@@ -16,6 +16,9 @@ from drnet.datasets.contract import DataError
 from drnet.pipelines.fields import count, harmless, short
 from drnet.pipelines.files import JSON_LIMIT, read_json, regular_size, write_whole
 from drnet.pipelines.run import CONFIG, METRICS, STATE, RunError, latest_checkpoint, read_config
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 DEEPEST = 3  # levels below a folder in which its runs are looked for
 RECONSTRUCTION, BASELINE = "loss/reconstruction", "baseline/mean_frame"
@@ -32,12 +35,7 @@ Series = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Curve:
-    """One metric of a run.
-
-    Attributes:
-        steps: (N,) float64, at which it was logged.
-        values: (N,) float64, finite.
-    """
+    """One metric of a run: its finite values (N,), and the steps (N,) at which they were logged; float64."""
 
     steps: Series
     values: Series
@@ -209,17 +207,11 @@ class Row:
     """A run in one line; None where it is not logged.
 
     Attributes:
-        run: its folder.
-        preset: a name.
         data: the data set and its frames' size.
-        steps: of its newest checkpoint.
-        asked: where training was to stop.
-        finished: whether it has come there.
-        loss: the metric's last value.
-        lowest: the metric's smallest value, and `lowest_step` the first step that had it.
+        steps, asked: of its newest checkpoint, and where training was to stop.
+        loss, lowest: the metric's last and smallest value; `lowest_step` is the first step that had it.
         share: the last reconstruction loss as a share of what drawing the mean frame everywhere would give.
-        pose: variance of the pose, near 0 where it has collapsed.
-        content: variance of the content.
+        pose, content: the variance of each, near 0 where it has collapsed.
         speed: steps a second, the median of what was logged.
         date: when its newest checkpoint or line of metrics was written, ISO 8601 in UTC.
     """
@@ -313,12 +305,13 @@ def show(value: Any) -> str:
     return text if len(text) <= 24 else f"{text[:8]}..."
 
 
-def smooth(curve: Curve, width: float) -> Curve:
+def smooth(curve: Curve, width: float, geometric: bool = False) -> Curve:
     """Return the mean of a curve's values around each step, weighted by a Gaussian: it lags behind nothing.
 
     Args:
         curve: with any spacing; more than `POINTS` values are first averaged in groups.
         width: standard deviation of the weights, in steps; 0 leaves the values as they are.
+        geometric: take the geometric mean, which is the middle of what a logarithmic axis shows.
     """
     groups = np.array_split(np.arange(len(curve.steps)), min(POINTS, len(curve.steps)))
     steps = np.array([curve.steps[group].mean() for group in groups])
@@ -326,7 +319,8 @@ def smooth(curve: Curve, width: float) -> Curve:
     if width == 0:
         return Curve(steps, values)
     weights = np.exp(-0.5 * ((steps[:, None] - steps) / width) ** 2)
-    return Curve(steps, weights @ values / weights.sum(1))
+    weights /= weights.sum(1, keepdims=True)
+    return Curve(steps, np.exp(weights @ np.log(values)) if geometric else weights @ values)
 
 
 def with_metric(runs: Sequence[Run], metric: str) -> list[Run]:
@@ -355,15 +349,14 @@ def save_comparison(
     """
     import matplotlib  # slow to import, and only needed here
     from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, NullFormatter
 
     curves = [run.curves[metric] for run in runs]
     if width is None:
         width = max(float(curve.steps[-1]) for curve in curves) / 50
     if not 0 <= width < np.inf:
         raise DataError(f"smoothing {width:g} is not allowed; it must be 0 or more steps")
-    lines = [smooth(curve, width) for curve in curves]
-    logarithmic = _is_logarithmic(scale, curves, lines)
+    logarithmic = _is_logarithmic(scale, curves)
+    lines = [smooth(curve, width, logarithmic) for curve in curves]
     figure = Figure(figsize=(7.2, 3.9 + 0.2 * len(runs)), layout="constrained")
     axes = figure.subplots()
     for number, (raw, line, label) in enumerate(zip(curves, lines, legend(runs), strict=True)):
@@ -374,11 +367,7 @@ def save_comparison(
         label = "\u200b" + label.replace("$", r"\$")  # "_" at its beginning would hide it, and "$" begin a formula
         axes.plot(line.steps, line.values, linewidth=1.6, label=label, color=colour, linestyle=style)
     if logarithmic:
-        axes.set_yscale("log")
-        shown = np.concatenate([line.values for line in lines])
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if shown.max() < 1000 * shown.min() else (1,)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        _number_decades(axes)
     axes.set(xlabel="step", ylabel=metric, title=f"smoothed over {width:g} steps" if width else "as logged")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
@@ -390,9 +379,19 @@ def save_comparison(
     write_whole(path, buffer.getvalue())
 
 
-def _is_logarithmic(scale: Scale, curves: Sequence[Curve], lines: Sequence[Curve]) -> bool:
-    positive = all((curve.values > 0).all() for curve in curves)
-    if scale == "log" and not positive:
+def _is_logarithmic(scale: Scale, curves: Sequence[Curve]) -> bool:
+    values = np.concatenate([curve.values for curve in curves])
+    if scale == "log" and values.min() <= 0:
         raise DataError("a logarithmic axis shows no values of 0 or less, and some are; use the linear scale")
-    shown = np.concatenate([line.values for line in lines])
-    return scale == "log" or (scale == "auto" and positive and bool(shown.max() > 5 * shown.min()))
+    return scale == "log" or (scale == "auto" and bool(values.max() > 5 * values.min() > 0))
+
+
+def _number_decades(axes: "Axes") -> None:
+    """Make an axis logarithmic, with plain numbers on it."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())

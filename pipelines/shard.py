@@ -192,10 +192,10 @@ class ShardWriter:
         self.samples: list[Sample] = []
 
     def _write(self, *parts: bytes) -> None:
-        data = b"".join(parts)
-        self._file.write(data)
-        self._digest.update(data)
-        self._offset += len(data)
+        for data in parts:  # joining them first would copy every clip once more
+            self._file.write(data)
+            self._digest.update(data)
+            self._offset += len(data)
 
     def _member(self, name: str, data: bytes) -> tuple[int, int]:
         offset = self._offset + BLOCK

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import torch
 
@@ -295,6 +295,7 @@ class Session:
         )
         self.collection = collection
         self.skipped = Skipped(logging.max_skipped, len(collection), progress)
+        self.keyed = cast(DrNet, trainer.model).config.negatives == "other-content"
         self.last: dict[str, float] = {}
 
     def run_to(self, target: int, stop: threading.Event) -> None:
@@ -304,7 +305,14 @@ class Session:
         start = self.trainer.step
         config = self.trainer.config
         source = PlannedFrames(
-            self.collection, self.plan, config.max_offset, start, config.cyclic, tolerant=bool(self.skipped.budget)
+            self.collection,
+            self.plan,
+            config.max_offset,
+            start,
+            config.cyclic,
+            tolerant=bool(self.skipped.budget),
+            drawn=config.frames,
+            keyed=self.keyed,
         )
         writer = SummaryWriter(str(self.run / "tensorboard"), purge_step=start + 1)
         self.progress.start("training", target, "steps", done=start)
@@ -316,7 +324,8 @@ class Session:
                 while not last:
                     batch = clock.next_of(batches)
                     self.skipped.add(batch)
-                    self.trainer.train_step(to_device(batch.frames, self.trainer.device))
+                    keys = None if batch.keys is None else torch.from_numpy(batch.keys).to(self.trainer.device)
+                    self.trainer.train_step(to_device(batch.frames, self.trainer.device), keys)
                     last = stop.is_set() or self.trainer.step == target
                     self._record(last, clock, log, writer)
         except NotFinite as error:

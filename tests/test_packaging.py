@@ -202,7 +202,7 @@ def test_constraints_are_versions_and_name_no_place() -> None:
 
 def test_constraints_pin_everything_that_is_installed_for_drnet() -> None:
     project = PROJECT["project"]
-    todo = [*project["dependencies"], *sum(project["optional-dependencies"].values(), start=[])]
+    todo = [*project["dependencies"], *(row for rows in project["optional-dependencies"].values() for row in rows)]
     seen: set[tuple[str, str]] = set()
     while todo:
         name, extras = re.match(r"([\w.-]+)\s*(?:\[([^\]]*)\])?", todo.pop()).groups()  # type: ignore[union-attr]

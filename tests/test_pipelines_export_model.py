@@ -108,7 +108,6 @@ def test_the_card_is_one_that_the_hub_reads(exported: Path, trained: Path, digit
 
 
 def test_the_cards_own_lines_run(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drnet, "from_pretrained", from_pretrained, raising=False)
     code = re.search(r"```python\n(.*?)```", (exported / "README.md").read_text(), re.S)[1]  # type: ignore[index]
     names: dict[str, Any] = {}
     exec(code.replace("FOLDER-OR-USER/NAME", str(exported)), names)
@@ -142,7 +141,6 @@ def test_a_model_with_skips_is_exported_and_its_card_runs(
     assert re.search(
         r"`content_encoder.pt2`: `frames` \(B, 3, 32, 32\) -> `content` \(B, 5\), `skip_0` \(B, 2, 16, 16\)", text
     )
-    monkeypatch.setattr(drnet, "from_pretrained", from_pretrained, raising=False)
     code = re.search(r"```python\n(.*?)```", text, re.S)[1]  # type: ignore[index]
     exec(code.replace("FOLDER-OR-USER/NAME", str(tmp_path / "out")), names := {})
     assert names["again"].shape == (8, 32, 32, 3)

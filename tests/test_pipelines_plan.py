@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from drnet.datasets.draws import key_of, words
 from drnet.pipelines import plan as module
-from drnet.pipelines.plan import Plan, frame_pairs, keep_apart
+from drnet.pipelines.plan import Plan, frame_fours, frame_pairs, keep_apart
 
 GOLDEN_CLIPS = [[11, 4, 9, 3], [5, 10, 7, 8], [1, 0, 2, 6], [5, 3, 4, 2]]
 GOLDEN_RAW = [2679561997797555857, 14967489484277388555, 4386316806699426570, 1419280638919549640]
@@ -162,3 +162,35 @@ def test_a_clip_of_one_frame_is_paired_with_itself() -> None:
 def test_too_little_for_a_negative_pair_is_refused(counts: list[int], batch: int, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Plan("k", 0, counts, batch)
+
+
+RAW = words(key_of("fours"), 0, 4000)
+
+
+def test_the_four_frames_of_a_window_are_its_first_and_three_after_it() -> None:
+    times = frame_fours(RAW, [20] * 4000, 12)
+    first, others = times[:, :1], times[:, 1:]
+    assert sorted(set((others - first).ravel().tolist())) == list(range(1, 12))
+    assert set(first.ravel().tolist()) == set(range(9))  # a whole window fits behind each
+    for column in range(3):
+        counts = np.bincount((others - first)[:, column])[1:]
+        assert counts.min() > 0.8 * 4000 / 11
+    assert not np.array_equal(others[:, 0], others[:, 1])
+
+
+def test_in_a_turn_a_window_passes_the_end_and_a_clip_shorter_than_it_is_all_of_it() -> None:
+    times = frame_fours(RAW, [20] * 4000, 12, cyclic=True)
+    assert set(times[:, 0].tolist()) == set(range(20))
+    assert set(((times[:, 1:] - times[:, :1]) % 20).ravel().tolist()) == set(range(1, 12))
+    short = frame_fours(RAW, np.resize([1, 2, 5], 4000), 12)
+    assert not short[:, 0].any()
+    assert not short[::3].any()
+    assert set(short[1::3, 1:].ravel().tolist()) == {1}
+    assert set(short[2::3, 1:].ravel().tolist()) == {1, 2, 3, 4}
+
+
+def test_four_frames_of_a_clip_are_drawn_alone_from_all_of_it() -> None:
+    times = frame_fours(RAW, [30] * 4000, None)
+    for column in times.T:
+        assert set(column.tolist()) == set(range(30))
+    assert np.abs(np.corrcoef(times.T) - np.eye(4)).max() < 0.06

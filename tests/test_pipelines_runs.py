@@ -242,6 +242,8 @@ def test_smoothing_stays_between_the_extremes(values: list[float], width: float)
     assert found.values.min() >= min(values) - 1e-9
     assert found.values.max() <= max(values) + 1e-9
     assert smooth(curve, 0).values.tolist() == values
+    raised = smooth(Curve(curve.steps, 10 ** (curve.values / 1e3)), width, geometric=True)
+    assert np.log10(raised.values) * 1e3 == pytest.approx(found.values, abs=1e-6)
 
 
 def test_smoothing_does_not_lag_and_takes_noise_away() -> None:

@@ -188,7 +188,9 @@ def test_the_safe_form_is_no_danger(code: str) -> None:
     assert list(dangers(ast.parse(code))) == []
 
 
-OF_A_MACHINE = re.compile(r"(?<![\w.:/])/(home|root|work|tmp|opt|mnt|Users)(?=/|\b)|file:/+(home|root|work|tmp|opt|mnt|Users)\b")
+OF_A_MACHINE = re.compile(
+    r"(?<![\w.:/])/(home|root|work|tmp|opt|mnt|Users)(?=/|\b)|file:/+(home|root|work|tmp|opt|mnt|Users)\b"
+)
 TEXTS = {".py", ".toml", ".txt", ".md", ".json", ".yml", ".yaml", ".cfg", ".sh", ".in", ""}
 
 
@@ -240,7 +242,8 @@ NOT_IMPORTED = {  # and why it is a dependency all the same
 }
 TOOLS = {"ruff": "a program", "mypy": "a program", "pytest-xdist": "a plug-in", "build": "a program"}
 EXTRAS = {name: rows for name, rows in PROJECT["optional-dependencies"].items() if name != "dev"}
-EVERYTHING = PROJECT["dependencies"] + sum(PROJECT["optional-dependencies"].values(), start=[])
+OPTIONAL = [row for rows in EXTRAS.values() for row in rows]
+EVERYTHING = PROJECT["dependencies"] + OPTIONAL + PROJECT["optional-dependencies"]["dev"]
 OF_EXTRAS = {"s3fs": "fsspec imports it for s3://", "onnxscript": "torch.onnx imports it"}
 
 
@@ -275,12 +278,12 @@ def test_every_package_of_an_extra_is_imported_or_has_a_reason(extra: str) -> No
 
 
 def test_every_import_is_a_dependency() -> None:
-    rows = PROJECT["dependencies"] + sum(EXTRAS.values(), start=[])
+    rows = PROJECT["dependencies"] + OPTIONAL
     assert imported_modules(*FOLDERS) - set(modules_of(rows).values()) == set()
 
 
 def test_what_only_an_extra_brings_is_imported_late() -> None:
-    late = set(modules_of(sum(EXTRAS.values(), start=[])).values()) - set(modules_of(PROJECT["dependencies"]).values())
+    late = set(modules_of(OPTIONAL).values()) - set(modules_of(PROJECT["dependencies"]).values())
     found = []
     for path in (path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")):
         top = ast.Module([node for node in ast.parse(path.read_text()).body if not isinstance(node, ast.If)], [])
