@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from drnet.cli import console
-from drnet.datasets.originals import Original, Originals, originals_of
+from drnet.datasets.fetching.originals import Original, Originals, originals_of
 
 Name = Literal["mnist", "norb", "kth"]
 
@@ -45,7 +45,7 @@ def fetch(
 
 
 def _fetch(name: str, folder: Path) -> None:
-    from drnet.datasets import fetch as downloads
+    from drnet.datasets.fetching import fetch as downloads
 
     with _bars() as tell:
         found = downloads.fetch(name, folder, tell)
@@ -56,7 +56,7 @@ def _fetch(name: str, folder: Path) -> None:
 
 
 def _say_plan(name: str, originals: Originals, folder: Path) -> None:
-    from drnet.datasets.fetch import missing
+    from drnet.datasets.fetching.fetch import missing
 
     absent = missing(name, folder)
     for file in originals.files:

@@ -17,13 +17,13 @@ from typing import Annotated, Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from drnet.datasets import chair_files
-from drnet.datasets.chair_meshes import normals
-from drnet.datasets.chair_models import ROLES, STYLES, Chair, chair_of
-from drnet.datasets.chair_surfaces import Up
 from drnet.datasets.contract import About, Clip, DataError, Label, Setting, SourceFile, Split
 from drnet.datasets.draws import key_of, permutation
-from drnet.datasets.turntable import Body, pybullet, turn
+from drnet.datasets.rendering import chair_files
+from drnet.datasets.rendering.chair_meshes import normals
+from drnet.datasets.rendering.chair_models import ROLES, STYLES, Chair, chair_of
+from drnet.datasets.rendering.chair_surfaces import Up
+from drnet.datasets.rendering.turntable import Body, pybullet, turn
 
 SIZES = (32, 64, 128, 256)
 GENERATED = 400  # train chairs, unless another number is asked for

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drnet.datasets import cache
-from drnet.datasets.avi import AviFrames, NoAviError, avi_frames
 from drnet.datasets.contract import (
     About,
     Clip,
@@ -24,9 +23,10 @@ from drnet.datasets.contract import (
     SourceFile,
     Split,
 )
-from drnet.datasets.kth_frames import FOR_DAMAGED, UnreadableError, read_frames
-from drnet.datasets.kth_library import Library, open_library
-from drnet.datasets.kth_sequences import ACTIONS, PERSONS, Range, Video
+from drnet.datasets.reading.avi import AviFrames, NoAviError, avi_frames
+from drnet.datasets.reading.kth_frames import FOR_DAMAGED, UnreadableError, read_frames
+from drnet.datasets.reading.kth_library import Library, open_library
+from drnet.datasets.reading.kth_sequences import ACTIONS, PERSONS, Range, Video
 from drnet.datasets.scale import scale
 
 Bytes = NDArray[np.uint8]
@@ -210,7 +210,7 @@ class Kth:
 
     def _library(self) -> Library:
         if self._fetch:
-            from drnet.datasets.fetch import fetch  # with what it needs of the network
+            from drnet.datasets.fetching.fetch import fetch  # with what it needs of the network
 
             fetch(self.about.name, self._folder())
             self._fetch = False  # once, and never again in a worker process

@@ -17,9 +17,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from drnet.datasets import digits
 from drnet.datasets.contract import SPLITS, About, Clip, DataError, Label, Setting, SourceFile, Split
 from drnet.datasets.draws import integers, key_of, words
+from drnet.datasets.reading import digits
 from drnet.datasets.scale import scale
 
 Bytes = NDArray[np.uint8]

@@ -27,7 +27,7 @@ from drnet.datasets.contract import (
     SourceFile,
     Split,
 )
-from drnet.datasets.matrices import MatrixFile, check_matrix, find_matrix, map_matrix, unpacked
+from drnet.datasets.reading.matrices import MatrixFile, check_matrix, find_matrix, map_matrix, unpacked
 from drnet.datasets.scale import scale
 
 Camera = Literal["left", "right", "both"]
@@ -218,7 +218,7 @@ class SmallNorb:
         folder, parts = self._folder(), [self.edition.part(split) for split in SPLITS]
         files = [file for part in parts for file in part.files]
         if self.fetch and not all((folder / name).is_file() for name in _either(folder, files)):
-            from drnet.datasets.fetch import fetch  # only here: it brings an HTTP client
+            from drnet.datasets.fetching.fetch import fetch  # only here: it brings an HTTP client
 
             fetch("norb", folder)
         return [_checked(folder, file) for file in files]

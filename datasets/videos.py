@@ -19,9 +19,9 @@ from drnet.datasets.contract import (
     SourceFile,
     Split,
 )
-from drnet.datasets.source_files import source_files
-from drnet.datasets.video_files import Listing, listing, text_of
-from drnet.datasets.video_frames import Decoded, Region, View, decoded, ffmpeg_version
+from drnet.datasets.reading.source_files import source_files
+from drnet.datasets.reading.video_files import Listing, listing, text_of
+from drnet.datasets.reading.video_frames import Decoded, Region, View, decoded, ffmpeg_version
 
 SHORT = "shorter than a clip"
 

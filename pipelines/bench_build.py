@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from drnet.datasets import digits
 from drnet.datasets.chairs import Chairs
 from drnet.datasets.contract import DataError, DataSet
 from drnet.datasets.kth import Kth, persons_of
 from drnet.datasets.mnist import BouncingDigits
-from drnet.datasets.turntable import pybullet
+from drnet.datasets.reading import digits
+from drnet.datasets.rendering.turntable import pybullet
 from drnet.pipelines.bench import Work, compared, interleaved, scratch
 from drnet.pipelines.build import BuildPlan, build, plan_build, write_shard
 from drnet.pipelines.codec import Codec

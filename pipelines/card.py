@@ -66,7 +66,8 @@ def card_text(manifest: Manifest, found: Mapping[str, Any], picture: bool) -> st
         *(f"*{note[:1].upper()}{note[1:]}.*" for note in about["notes"]),
         "## Splits",
         "\n".join(["| split | clips | frames | size | source items |", "| --- | --- | --- | --- | --- |", *rows]),
-        f"No value of `{about['split_key']}` lies in two splits. Clips of the same `{about['content_key']}` show the same content.",
+        f"No value of `{about['split_key']}` lies in two splits. "
+        f"Clips of the same `{about['content_key']}` show the same content.",
         "## Features",
         "\n".join(
             [

@@ -14,8 +14,8 @@ import torch
 
 from drnet.datasets.chairs import Chairs
 from drnet.datasets.contract import DataSet
-from drnet.datasets.digits import OPTDIGITS
 from drnet.datasets.mnist import BouncingDigits
+from drnet.datasets.reading.digits import OPTDIGITS
 from drnet.pipelines import page
 from drnet.pipelines.build import build, plan_build
 from drnet.pipelines.claim import refuse_file, refuse_strangers

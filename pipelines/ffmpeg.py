@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drnet.datasets.contract import DataError
-from drnet.datasets.ffmpeg_binary import ffmpeg_path
+from drnet.datasets.reading.ffmpeg_binary import ffmpeg_path
 
 
 def save_mp4(path: Path, sheets: Sequence[NDArray[np.uint8]], fps: float = 10) -> None:

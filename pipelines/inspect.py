@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from drnet.datasets import fetch
 from drnet.datasets.cache import cache_folder
 from drnet.datasets.catalogue import BUILDERS, data_set_class
 from drnet.datasets.contract import DataError, Label
-from drnet.datasets.originals import ORIGINALS
+from drnet.datasets.fetching import fetch
+from drnet.datasets.fetching.originals import ORIGINALS
 from drnet.pipelines.ffmpeg import save_mp4
 from drnet.pipelines.manifest import read_manifest
 from drnet.pipelines.pictures import enlarge, save_gif, save_png, tile, to_rgb, with_margins

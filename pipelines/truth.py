@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from drnet.datasets import digits
 from drnet.datasets.contract import DataError, Split
 from drnet.datasets.mnist import COLOURS, draw
+from drnet.datasets.reading import digits
 from drnet.datasets.scale import scale
 from drnet.pipelines.pictures import Frames
 from drnet.pipelines.source import Collection

@@ -17,8 +17,8 @@ from drnet.cli.data import app
 from drnet.cli.main import run as run_command
 from drnet.datasets.catalogue import BUILDERS
 from drnet.datasets.contract import Clip, Split
-from drnet.datasets.digits import FILES
 from drnet.datasets.mnist import BouncingDigits
+from drnet.datasets.reading.digits import FILES
 from drnet.pipelines.build import build, plan_build
 from drnet.pipelines.manifest import read_manifest
 

@@ -14,9 +14,9 @@ import typer
 from typer.testing import CliRunner, Result
 
 from drnet.cli.fetch import fetch
-from drnet.datasets import originals
 from drnet.datasets.contract import DataError, SourceFile
-from drnet.datasets.originals import Original, Originals
+from drnet.datasets.fetching import originals
+from drnet.datasets.fetching.originals import Original, Originals
 
 CONTENT = random.Random(0).randbytes(300_000)
 PACKED = gzip.compress(CONTENT, mtime=0)

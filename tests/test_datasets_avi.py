@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from drnet.datasets.avi import NoAviError, avi_frames
+from drnet.datasets.reading.avi import NoAviError, avi_frames
 
 KEY, FORWARD, BOTH = 0x00, 0x40, 0x80  # the byte after a picture's start code: its upper two bits are the kind
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from drnet.datasets.avi_length import avi_length
 from drnet.datasets.contract import ItemFailed
-from drnet.datasets.ffmpeg_binary import ffmpeg_path
-from drnet.datasets.video_frames import View, decoded
+from drnet.datasets.reading.avi_length import avi_length
+from drnet.datasets.reading.ffmpeg_binary import ffmpeg_path
+from drnet.datasets.reading.video_frames import View, decoded
 
 RAW = ("-c:v", "rawvideo", "-pix_fmt", "bgr24")
 Bytes = NDArray[np.uint8]

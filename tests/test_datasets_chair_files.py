@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from drnet.datasets import chair_files
 from drnet.datasets.chairs import Chairs
 from drnet.datasets.contract import Clip, DataError, ItemFailed, ItemFiltered
-from drnet.datasets.turntable import turn
+from drnet.datasets.rendering import chair_files
+from drnet.datasets.rendering.turntable import turn
 from drnet.pipelines.build import build, plan_build
 from drnet.pipelines.verify import verify_data
 

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drnet.datasets import chair_files
-from drnet.datasets.chair_models import chair_of
-from drnet.datasets.chair_surfaces import (
+from drnet.datasets.chairs import bodies_of
+from drnet.datasets.rendering import chair_files
+from drnet.datasets.rendering.chair_models import chair_of
+from drnet.datasets.rendering.chair_surfaces import (
     Surface,
     guess_up,
     painted,
@@ -19,9 +20,8 @@ from drnet.datasets.chair_surfaces import (
     upright,
     within,
 )
-from drnet.datasets.chair_surfaces import bodies_of as surfaces_to_bodies
-from drnet.datasets.chairs import bodies_of
-from drnet.datasets.turntable import turn
+from drnet.datasets.rendering.chair_surfaces import bodies_of as surfaces_to_bodies
+from drnet.datasets.rendering.turntable import turn
 
 trimesh = pytest.importorskip("trimesh")
 pybullet_here = pytest.mark.skipif(

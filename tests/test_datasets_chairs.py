@@ -13,10 +13,10 @@ import pytest
 
 from drnet.datasets import chairs
 from drnet.datasets.catalogue import restore
-from drnet.datasets.chair_meshes import Mesh, normals, pad, tube
-from drnet.datasets.chair_models import STYLES, chair_of
 from drnet.datasets.chairs import Chairs
 from drnet.datasets.contract import Clip, DataError, DataSet, Split
+from drnet.datasets.rendering.chair_meshes import Mesh, normals, pad, tube
+from drnet.datasets.rendering.chair_models import STYLES, chair_of
 from drnet.pipelines.build import build, plan_build
 from drnet.pipelines.source import open_shards
 from drnet.pipelines.truth import truth_of

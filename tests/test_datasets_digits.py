@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drnet.datasets import digits, fetch, originals
 from drnet.datasets.contract import DataError, Split
-from drnet.datasets.download import Patience
+from drnet.datasets.fetching import fetch, originals
+from drnet.datasets.fetching.download import Patience
+from drnet.datasets.reading import digits
 
 COUNTS: dict[Split, int] = {"train": 30, "test": 20}
 Fakes = dict[str, bytes]  # unpacked content under the plain name

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drnet.datasets import originals
 from drnet.datasets.contract import DataError
-from drnet.datasets.download import Patience
-from drnet.datasets.fetch import Fetched, fetch, fetch_file
-from drnet.datasets.originals import Original, Originals
+from drnet.datasets.fetching import originals
+from drnet.datasets.fetching.download import Patience
+from drnet.datasets.fetching.fetch import Fetched, fetch, fetch_file
+from drnet.datasets.fetching.originals import Original, Originals
 
 QUICK = Patience(connect=2, answer=0.3, tries=4, pause=0, window=0.2, slowest=50_000)
 CONTENT = random.Random(0).randbytes(200_000)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from drnet.datasets import genuine, originals
 from drnet.datasets.contract import DataError, SourceFile
-from drnet.datasets.download import Patience
-from drnet.datasets.fetch import Fetched, fetch, missing
-from drnet.datasets.originals import Original, Originals, Videos
+from drnet.datasets.fetching import genuine, originals
+from drnet.datasets.fetching.download import Patience
+from drnet.datasets.fetching.fetch import Fetched, fetch, missing
+from drnet.datasets.fetching.originals import Original, Originals, Videos
 
 CLOSED = "http://127.0.0.1:9/"  # the discard port: refused at once
 CONTENT = random.Random(0).randbytes(200_000)
@@ -115,7 +115,8 @@ def test_a_gzip_file_that_unpacks_to_more_than_it_should_is_stopped_and_leaves_n
     unpacked: list[int] = []
     check = genuine.check_same
     monkeypatch.setattr(
-        "drnet.datasets.fetch.check_same", lambda path, pin: (unpacked.append(path.stat().st_size), check(path, pin))
+        "drnet.datasets.fetching.fetch.check_same",
+        lambda path, pin: (unpacked.append(path.stat().st_size), check(path, pin)),
     )
     assert GZIPPED.unpacked is not None
     (tmp_path / "file.mat.gz").write_bytes(PACKED)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from drnet.datasets import genuine
-from drnet.datasets.genuine import NotGenuine, check_recorded, check_served, notes_of, read_record, record_of
-from drnet.datasets.originals import ORIGINALS, Original, Videos
+from drnet.datasets.fetching import genuine
+from drnet.datasets.fetching.genuine import NotGenuine, check_recorded, check_served, notes_of, read_record, record_of
+from drnet.datasets.fetching.originals import ORIGINALS, Original, Videos
 
 PATTERN = ORIGINALS["kth"].file("boxing.zip").videos
 NAMES = [f"person{person:02}_boxing_d{scenario}_uncomp.avi" for person in (1, 2) for scenario in (1, 2, 3, 4)]

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from drnet.datasets.contract import ItemFailed
-from drnet.datasets.image_files import read_image, square
+from drnet.datasets.reading.image_files import read_image, square
 
 RAMP = (np.arange(6 * 8).reshape(6, 8) * 5).astype(np.uint8)
 PAINTED = np.stack([RAMP, 255 - RAMP, RAMP // 2], axis=-1)

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from drnet.datasets import kth
 from drnet.datasets.contract import Clip, DataError, DataSet, ItemFailed, ItemMissing, Split
-from drnet.datasets.ffmpeg_binary import ffmpeg_path
 from drnet.datasets.kth import Expected, Kth, persons_of, text_of
-from drnet.datasets.kth_frames import read_frames
+from drnet.datasets.reading.ffmpeg_binary import ffmpeg_path
+from drnet.datasets.reading.kth_frames import read_frames
 from drnet.datasets.scale import scale
 from drnet.pipelines.build import build, plan_build
 from drnet.pipelines.verify import verify_data
@@ -260,7 +260,7 @@ def test_folders_and_archives_give_the_same_bytes_with_any_workers(kind: str, bu
 
 def test_both_readers_build_the_same_clips(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = clips_of(Kth(source, size=64), "train")
-    monkeypatch.setattr("drnet.datasets.kth_frames.default_reader", lambda: "ffmpeg")
+    monkeypatch.setattr("drnet.datasets.reading.kth_frames.default_reader", lambda: "ffmpeg")
     for key, clip in clips_of(Kth(source, size=64), "train").items():
         assert np.array_equal(clip.frames, wanted[key].frames), key
 
@@ -313,11 +313,11 @@ def test_with_fetch_the_source_is_downloaded_once_and_first(tmp_path: Path, monk
         asked.append((name, folder))
         flat(folder)
 
-    monkeypatch.setattr("drnet.datasets.fetch.fetch", fetch)
+    monkeypatch.setattr("drnet.datasets.fetching.fetch.fetch", fetch)
     data = Kth(tmp_path / "new", fetch=True)
     assert data.count("train") == 5
     assert asked == [("kth", tmp_path / "new")]
-    monkeypatch.setattr("drnet.datasets.fetch.fetch", None)
+    monkeypatch.setattr("drnet.datasets.fetching.fetch.fetch", None)
     assert pickle.loads(pickle.dumps(data)).count("test") == 2  # noqa: S301 - as it travels to a worker
 
 

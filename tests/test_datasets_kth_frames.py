@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from drnet.datasets import kth_frames
-from drnet.datasets.avi import avi_frames
-from drnet.datasets.ffmpeg_binary import ffmpeg_path
-from drnet.datasets.kth_frames import FOR_DAMAGED, Reader, UnreadableError, default_reader, read_frames
+from drnet.datasets.reading import kth_frames
+from drnet.datasets.reading.avi import avi_frames
+from drnet.datasets.reading.ffmpeg_binary import ffmpeg_path
+from drnet.datasets.reading.kth_frames import FOR_DAMAGED, Reader, UnreadableError, default_reader, read_frames
 
 COUNT, HEIGHT, WIDTH = 50, 120, 160
 KINDS = {"plain": "-bf 0 -g 12", "one key frame": "-bf 0 -g 300", "out of order": "-bf 2 -g 12"}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from drnet.datasets.contract import DataError, ItemFailed
-from drnet.datasets.kth_library import LARGEST, Place, open_library
+from drnet.datasets.reading.kth_library import LARGEST, Place, open_library
 
 NAMES = ("person01_boxing_d1", "person17_walking_d1")
 

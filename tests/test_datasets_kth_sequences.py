@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drnet.datasets.contract import DataError
-from drnet.datasets.kth_sequences import ACTIONS, parse_sequences
+from drnet.datasets.reading.kth_sequences import ACTIONS, parse_sequences
 
 HEAD = """
 This database contains sequences of six classes of actions performed by

@@ -11,10 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drnet.datasets import cache, matrices
+from drnet.datasets import cache
 from drnet.datasets.contract import DataError
-from drnet.datasets.matrices import MatrixFile, check_matrix, find_matrix, header, map_matrix, unpacked, write_matrix
-from drnet.datasets.source_files import sha256_file
+from drnet.datasets.reading import matrices
+from drnet.datasets.reading.matrices import (
+    MatrixFile,
+    check_matrix,
+    find_matrix,
+    header,
+    map_matrix,
+    unpacked,
+    write_matrix,
+)
+from drnet.datasets.reading.source_files import sha256_file
 
 
 @settings(max_examples=30, deadline=None)

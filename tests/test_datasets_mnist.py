@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drnet.datasets import digits, mnist
+from drnet.datasets import mnist
 from drnet.datasets.contract import Clip, DataError, DataSet, Split
 from drnet.datasets.mnist import BouncingDigits, draw, position
+from drnet.datasets.reading import digits
 from drnet.datasets.scale import scale
 
 

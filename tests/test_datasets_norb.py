@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drnet.datasets import cache, matrices
+from drnet.datasets import cache
 from drnet.datasets.contract import SPLITS, DataError, ItemFailed, ItemMissing, SourceFile, Split
-from drnet.datasets.matrices import map_matrix, write_matrix
+from drnet.datasets.fetching.originals import originals_of
 from drnet.datasets.norb import AZIMUTHS, CATEGORIES, ORIGINAL, Edition, Part, SmallNorb, Toy
-from drnet.datasets.norb_miniature import EYES, render, write_miniature
-from drnet.datasets.originals import originals_of
+from drnet.datasets.reading import matrices
+from drnet.datasets.reading.matrices import map_matrix, write_matrix
+from drnet.datasets.reading.norb_miniature import EYES, render, write_miniature
+from drnet.datasets.reading.source_files import sha256_file
 from drnet.datasets.scale import scale
-from drnet.datasets.source_files import sha256_file
 from drnet.pipelines.build import build, plan_build
 from drnet.pipelines.verify import verify_data
 
@@ -318,9 +319,9 @@ def test_fetch_downloads_only_what_is_missing(
         calls.append(name)
         shutil.copytree(mini[0], folder, dirs_exist_ok=True)
 
-    fake = types.ModuleType("drnet.datasets.fetch")
+    fake = types.ModuleType("drnet.datasets.fetching.fetch")
     fake.fetch = fetch  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "drnet.datasets.fetch", fake)
+    monkeypatch.setitem(sys.modules, "drnet.datasets.fetching.fetch", fake)
     assert len(made(own, fetch=True).sources()) == 6
     assert calls == (["norb"] if missing else [])
 

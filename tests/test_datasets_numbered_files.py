@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drnet.datasets.contract import DataError
-from drnet.datasets.numbered_files import Pattern, image_paths, look, natural
+from drnet.datasets.reading.numbered_files import Pattern, image_paths, look, natural
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0/{}"), max_size=4)
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8)

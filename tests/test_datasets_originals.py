@@ -6,7 +6,7 @@ from urllib.parse import urlparse
 import pytest
 
 from drnet.datasets.contract import DataError
-from drnet.datasets.originals import ORIGINALS, Original, originals_of
+from drnet.datasets.fetching.originals import ORIGINALS, Original, originals_of
 
 FILES = [file for row in ORIGINALS.values() for file in row.files]
 
@@ -52,7 +52,7 @@ def test_kth_has_599_videos_one_is_missing_in_the_original() -> None:
 
 
 def test_mnist_has_the_files_that_the_digits_are_read_from() -> None:
-    from drnet.datasets import digits
+    from drnet.datasets.reading import digits
 
     wanted = {f"{file.name}.gz" for pair in digits.FILES.values() for file in pair}
     assert {file.name for file in ORIGINALS["mnist"].files} == wanted

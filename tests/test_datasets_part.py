@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from drnet.datasets.download import Patience
-from drnet.datasets.fetch import fetch_file
-from drnet.datasets.originals import Original
-from drnet.datasets.part import locked_part
+from drnet.datasets.fetching.download import Patience
+from drnet.datasets.fetching.fetch import fetch_file
+from drnet.datasets.fetching.originals import Original
+from drnet.datasets.fetching.part import locked_part
 
 CONTENT = random.Random(0).randbytes(200_000)
 
@@ -72,10 +72,10 @@ def names(folder: Path) -> list[str]:
 FETCHING = """
 import json, sys
 from pathlib import Path
-from drnet.datasets import originals
-from drnet.datasets.download import Patience
-from drnet.datasets.fetch import fetch_file
-from drnet.datasets.originals import Original
+from drnet.datasets.fetching import originals
+from drnet.datasets.fetching.download import Patience
+from drnet.datasets.fetching.fetch import fetch_file
+from drnet.datasets.fetching.originals import Original
 url, size, sha256, folder = json.loads(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from drnet.datasets import source_files as module
 from drnet.datasets.contract import DataError, SourceFile
-from drnet.datasets.source_files import LISTED, source_files
+from drnet.datasets.reading import source_files as module
+from drnet.datasets.reading.source_files import LISTED, source_files
 
 
 def write(root: Path, names: list[str]) -> list[Path]:

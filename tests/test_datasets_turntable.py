@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drnet.datasets import turntable
-from drnet.datasets.chair_models import chair_of
 from drnet.datasets.chairs import Chairs, bodies_of
 from drnet.datasets.contract import DataError
-from drnet.datasets.turntable import FIELD, FILL, Body, fit, halved, turn
+from drnet.datasets.rendering import turntable
+from drnet.datasets.rendering.chair_models import chair_of
+from drnet.datasets.rendering.turntable import FIELD, FILL, Body, fit, halved, turn
 
 pybullet_here = pytest.mark.skipif(
     sys.platform != "linux" or sys.version_info >= (3, 12), reason="pybullet has no wheel here"

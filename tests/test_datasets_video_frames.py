@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import drnet.datasets.video_frames as video_frames
+import drnet.datasets.reading.video_frames as video_frames
 from drnet.datasets.contract import ItemFailed
-from drnet.datasets.ffmpeg_binary import ffmpeg_path
+from drnet.datasets.reading.ffmpeg_binary import ffmpeg_path
+from drnet.datasets.reading.video_frames import View, command, decoded
 from drnet.datasets.scale import scale
-from drnet.datasets.video_frames import View, command, decoded
 
 Bytes = NDArray[np.uint8]
 

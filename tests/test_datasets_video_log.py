@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drnet.datasets.video_log import LINE, Complaints, Lines, Refused, Times
+from drnet.datasets.reading.video_log import LINE, Complaints, Lines, Refused, Times
 
 
 def pictures(*microseconds: int | str) -> bytes:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import drnet.datasets.video_frames as video_frames
+import drnet.datasets.reading.video_frames as video_frames
 from drnet.datasets.contract import DataError, ItemFailed
-from drnet.datasets.ffmpeg_binary import ffmpeg_path
-from drnet.datasets.video_frames import View, decoded, ffmpeg_version
+from drnet.datasets.reading.ffmpeg_binary import ffmpeg_path
+from drnet.datasets.reading.video_frames import View, decoded, ffmpeg_version
 
 Bytes = NDArray[np.uint8]
 

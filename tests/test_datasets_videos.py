@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from drnet.datasets.catalogue import restore
 from drnet.datasets.contract import Clip, DataError, DataSet, ItemFiltered, LeftOut, Limited
-from drnet.datasets.ffmpeg_binary import ffmpeg_path
+from drnet.datasets.reading.ffmpeg_binary import ffmpeg_path
 from drnet.datasets.videos import Videos, brightness, change, windows
 from drnet.pipelines.build import build, plan_build
 from drnet.pipelines.verify import verify_data

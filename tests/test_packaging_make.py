@@ -85,7 +85,7 @@ def test_a_changed_list_installs_again(project: Path, name: str) -> None:
     os.utime(project / name, (later, later))
     assert make(project, "test").returncode == 0
     install, tests = calls(project)
-    assert "--editable .[dev]" in install
+    assert "--editable .[dev," in install
     assert "pytest" in tests
 
 

@@ -34,7 +34,7 @@ def test_two_workers_are_compared_with_one() -> None:
 
 def test_chairs_are_compared_with_the_drawing_alone() -> None:
     pytest.importorskip("pybullet")
-    from drnet.datasets.turntable import pybullet
+    from drnet.datasets.rendering.turntable import pybullet
 
     draw = pybullet().getCameraImage
     found = bench_chairs(clips=1, size=32, rounds=2)

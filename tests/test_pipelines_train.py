@@ -208,7 +208,7 @@ def test_everything_a_person_wants_to_watch_is_logged(through: Path) -> None:
     losses = {f"loss/{name}" for name in ("reconstruction", "similarity", "adversarial")}
     health = {"discriminator/bce", "discriminator/accuracy", "variance/pose", "variance/content", "baseline/mean_frame"}
     times = {"time/steps_per_second", "time/waiting_for_data"}
-    assert set(lines[0]) == losses | health | times | {"step", "lr"}
+    assert set(lines[0]) == losses | health | times | {"step", "lr", "data/skipped"}
     assert all(math.isfinite(value) for line in lines for value in line.values())
     assert all(0 <= line["time/waiting_for_data"] < 1 < line["time/steps_per_second"] for line in lines)
     assert lines[-1]["loss/reconstruction"] < lines[0]["loss/reconstruction"]

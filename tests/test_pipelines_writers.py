@@ -298,9 +298,9 @@ def test_the_real_one_works_offline(run: Path, monkeypatch: pytest.MonkeyPatch) 
             writers.image(start + 100, "samples", NOISE)
     name = json.loads((run / "wandb.json").read_text())["id"]
     assert len(notes) == 2
-    assert all("offline; `wandb sync " in note and f"-{name}`" in note for note in notes)
+    assert all("offline; `wandb sync " in note and f"-{name}" in note for note in notes)
     folders = [path for path in (run / "wandb").iterdir() if path.name.startswith("offline-run-")]
-    assert folders
-    assert all(path.name.endswith(name) for path in folders)
+    assert len(folders) == 2
+    assert all(f"-{name}" in path.name for path in folders)
     pictures = [picture for path in folders for picture in path.glob("files/media/images/samples_*.png")]
     assert {picture.name.split("_")[1] for picture in pictures} == {"100", "200"}

@@ -244,7 +244,7 @@ TOOLS = {"ruff": "a program", "mypy": "a program", "pytest-xdist": "a plug-in", 
 EXTRAS = {name: rows for name, rows in PROJECT["optional-dependencies"].items() if name != "dev"}
 OPTIONAL = [row for rows in EXTRAS.values() for row in rows]
 EVERYTHING = PROJECT["dependencies"] + OPTIONAL + PROJECT["optional-dependencies"]["dev"]
-OF_EXTRAS = {"s3fs": "fsspec imports it for s3://", "onnxscript": "torch.onnx imports it"}
+OF_EXTRAS = {"s3fs": "fsspec imports it for s3://", "onnx": "torch.onnx imports it", "onnxscript": "and this"}
 
 
 def name_of(requirement: str) -> str:

@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from drnet.datasets import cache, originals
+from drnet.datasets import cache
 from drnet.datasets.contract import DataError, SourceFile, Split
+from drnet.datasets.fetching import originals
 
 Images = NDArray[np.uint8]  # (N, H, W), ink is bright
 Digits = NDArray[np.uint8]  # (N,), 0 to 9
@@ -149,7 +150,7 @@ def _locate(source: str | None, file: IdxFile) -> Path:
 
 
 def _download(file: IdxFile, folder: Path) -> Path:
-    from drnet.datasets.fetch import fetch_file  # only here: it brings an HTTP client
+    from drnet.datasets.fetching.fetch import fetch_file  # only here: it brings an HTTP client
 
     try:
         return fetch_file(originals.originals_of("mnist").file(f"{file.name}.gz"), folder).path

@@ -22,7 +22,7 @@ import ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
-from drnet.datasets.ffmpeg_binary import ffmpeg_path
+from drnet.datasets.reading.ffmpeg_binary import ffmpeg_path
 
 Bytes = NDArray[np.uint8]
 Reader = Literal["decord", "ffmpeg"]

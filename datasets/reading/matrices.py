@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from drnet.datasets import cache
 from drnet.datasets.contract import DataError, SourceFile
-from drnet.datasets.source_files import source_files
+from drnet.datasets.reading.source_files import source_files
 
 TYPES: dict[int, np.dtype[Any]] = {0x1E3D4C55: np.dtype("u1"), 0x1E3D4C54: np.dtype("<i4")}
 LENGTHS = 3  # of axes, that the header has at least

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from drnet.datasets.contract import DataError, ItemFailed, SourceFile
-from drnet.datasets.kth_sequences import ACTIONS, Video, parse_sequences
+from drnet.datasets.reading.kth_sequences import ACTIONS, Video, parse_sequences
 
 SEQUENCES = "00sequences.txt"
 LARGEST = 1 << 26  # bytes of a video: ten times the greatest

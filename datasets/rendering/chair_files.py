@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from drnet.datasets.chair_surfaces import Surface, Up, bodies_of, guess_up, upright
 from drnet.datasets.contract import DataError, ItemFailed, ItemFiltered, SourceFile
-from drnet.datasets.turntable import Body, Floats, Pixels
+from drnet.datasets.rendering.chair_surfaces import Surface, Up, bodies_of, guess_up, upright
+from drnet.datasets.rendering.turntable import Body, Floats, Pixels
 
 MODELS = (".glb", ".gltf", ".obj", ".stl", ".ply", ".dae")
 UNREAD = (".fbx", ".blend", ".3ds", ".3mf", ".max", ".off", ".step", ".stp", ".usd", ".usda", ".usdc", ".usdz", ".wrl")

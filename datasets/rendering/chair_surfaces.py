@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from drnet.datasets.turntable import FILL, Body, Floats, Pixels
+from drnet.datasets.rendering.turntable import FILL, Body, Floats, Pixels
 
 Up = Literal["auto", "y", "z"]
 

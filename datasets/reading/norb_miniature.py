@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from drnet.datasets.contract import SPLITS, Split
 from drnet.datasets.draws import key_of, permutation, uniforms, words
-from drnet.datasets.matrices import write_matrix
 from drnet.datasets.norb import ABOUT, AZIMUTHS, CAMERAS, CATEGORIES, PREFIXES, SIDE, Edition, Part, Toy, part_of
-from drnet.datasets.source_files import sha256_file
+from drnet.datasets.reading.matrices import write_matrix
+from drnet.datasets.reading.source_files import sha256_file
 
 Floats = NDArray[np.float32]
 Body = tuple[str, tuple[float, float, float], tuple[float, float, float]]  # shape, centre and half sizes: x, y, z

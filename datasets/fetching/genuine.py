@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from drnet.datasets.contract import SourceFile
-from drnet.datasets.originals import Original, Videos
-from drnet.datasets.source_files import sha256_file
+from drnet.datasets.fetching.originals import Original, Videos
+from drnet.datasets.reading.source_files import sha256_file
 
 UNPACKED_LIMIT = 4 << 30  # bytes that the members of an archive may take together
 MEMBERS_LIMIT = 10_000  # of an archive

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 import requests
 
 from drnet.datasets.contract import DataError
-from drnet.datasets.download import MirrorFailed, Patience, download, new_session
-from drnet.datasets.genuine import (
+from drnet.datasets.fetching.download import MirrorFailed, Patience, download, new_session
+from drnet.datasets.fetching.genuine import (
     NotGenuine,
     check_recorded,
     check_same,
@@ -28,8 +28,8 @@ from drnet.datasets.genuine import (
     read_record,
     record_of,
 )
-from drnet.datasets.originals import Original, originals_of
-from drnet.datasets.part import Part, locked_part, room_in
+from drnet.datasets.fetching.originals import Original, originals_of
+from drnet.datasets.fetching.part import Part, locked_part, room_in
 
 CHUNK = 1 << 20  # bytes unpacked at a time
 

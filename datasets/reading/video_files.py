@@ -11,7 +11,7 @@ from pathlib import Path
 
 from drnet.datasets.contract import SPLITS, DataError, Split
 from drnet.datasets.draws import key_of, permutation
-from drnet.datasets.source_files import sha256_file
+from drnet.datasets.reading.source_files import sha256_file
 
 ENDINGS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 MOST_FILES = 10**6  # that a key can number

@@ -26,10 +26,10 @@ import ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
-from drnet.datasets.avi_length import avi_length
 from drnet.datasets.contract import DataError, ItemFailed
-from drnet.datasets.ffmpeg_binary import ffmpeg_path
-from drnet.datasets.video_log import Complaints, Refused, Times
+from drnet.datasets.reading.avi_length import avi_length
+from drnet.datasets.reading.ffmpeg_binary import ffmpeg_path
+from drnet.datasets.reading.video_log import Complaints, Refused, Times
 
 CONTAINERS = "mov,avi,matroska,mpeg,mpegvideo,mpegts"  # ffmpeg's names; mov is MP4 too, matroska WebM
 LARGEST = 2**25  # pixels of a picture: a little more than 7680x4320

@@ -15,7 +15,7 @@ from urllib.parse import urljoin
 import requests
 from urllib3.exceptions import HTTPError
 
-from drnet.datasets.part import Part
+from drnet.datasets.fetching.part import Part
 
 CHUNK = 1 << 18  # bytes read at most at a time
 REDIRECTS = 5  # followed at most

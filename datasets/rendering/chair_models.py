@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from drnet.datasets.chair_meshes import Array, Mesh, Point, joined, pad, placed, solid, tube
 from drnet.datasets.draws import key_of, uniforms, words
+from drnet.datasets.rendering.chair_meshes import Array, Mesh, Point, joined, pad, placed, solid, tube
 
 Colour = tuple[float, float, float]
 Role = Literal["seat", "back", "frame"]
