@@ -138,7 +138,11 @@ def tell_report(report: "BuildReport") -> None:
     for split, rows in report.manifest.splits.items():
         clips, frames = sum(row.clips for row in rows), sum(row.frames for row in rows)
         fates = ", ".join(f"{number:,} {fate}" for fate, number in report.counts[split].items()) or "none"
-        console.say(f"{split}: {clips:,} clips, {frames:,} frames; items: {fates}")
+        less = ", ".join(f"{number:,} {why}" for why, number in report.left_out[split].items())
+        console.say(
+            f"{split}: {clips:,} clips, {frames:,} frames; items: {fates}"
+            + (f"; clips left out: {less}" if less else "")
+        )
     console.say(f"{report.written} shards written, {report.kept} kept: {report.folder}")
     if report.over_budget:
         raise ValueError(report.line)

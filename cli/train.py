@@ -68,6 +68,7 @@ def train(
     from drnet.pipelines.failures import parse_budget
     from drnet.pipelines.train import Logging
     from drnet.pipelines.train import train as run_training
+    from drnet.pipelines.urls import shown
 
     changes = overrides(
         variant=variant,
@@ -97,5 +98,5 @@ def train(
     if report.metrics:
         shown = {name.split("/")[-1]: value for name, value in report.metrics.items() if name.startswith("loss/")}
         console.say("last losses: " + ", ".join(f"{name} {value:.4g}" for name, value in shown.items()))
-    where = " ".join(map(shlex.quote, (str(out), "--shards", shards)))
+    where = " ".join(map(shlex.quote, (str(out), "--shards", shown(shards))))
     console.say(f"next: drnet export-features {where} --out features.h5")

@@ -55,6 +55,7 @@ class BuildReport:
         written: shards written.
         kept: shards that were there already.
         counts: for each split, how many source items ended in which way.
+        left_out: for each split, clips of items that were left out on purpose, for each reason.
         failed: source items that failed, in the whole data set.
         over_budget: whether these are more than may fail.
         line: where they are, what to say of it; else empty.
@@ -65,6 +66,7 @@ class BuildReport:
     written: int
     kept: int
     counts: dict[str, dict[str, int]]
+    left_out: dict[str, dict[str, int]]
     failed: int
     over_budget: bool
     line: str
@@ -162,7 +164,7 @@ def build(
                 engine = open_engine(workers, progress, executor, scheduler, modules_of(plan.data))
                 written = _run_jobs(plan, folder, again, progress, engine)
                 with _told_after(PATIENCE, progress, f"writing the accounting of {plan.items} items"):
-                    manifest, first = finish(plan, folder)
+                    manifest, first, left_out = finish(plan, folder)
             finally:
                 remove_temporaries(folder, plan.names)  # of workers that were ended
     except BaseException:
@@ -173,7 +175,7 @@ def build(
     failed = sum(counted.get("failed", 0) for counted in counts.values())
     over = not budget.allows(failed, plan.items)
     line = failures_line(failed, plan.items, budget, first, str(folder)) if over else ""
-    return BuildReport(manifest, folder, written, len(plan.jobs) - written, counts, failed, over, line)
+    return BuildReport(manifest, folder, written, len(plan.jobs) - written, counts, left_out, failed, over, line)
 
 
 def restore_plan(

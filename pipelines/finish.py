@@ -44,16 +44,17 @@ class BuildPlan(Recipe):
         return frozenset([*tars, *(sidecar_path(Path(tar)).name for tar in tars), MANIFEST, ACCOUNTING])
 
 
-def finish(plan: BuildPlan, folder: Path) -> tuple[Manifest, list[Fate]]:
+def finish(plan: BuildPlan, folder: Path) -> tuple[Manifest, list[Fate], dict[str, dict[str, int]]]:
     """Write the accounting and, last of all, the manifest. Existing ones with the right content stay untouched.
 
     Returns:
-        The manifest, and the first items that failed.
+        The manifest, the first items that failed, and for each split how many clips were left out for which reason.
     """
     rows: dict[str, list[ShardRow]] = {split: [] for split in SPLITS}
     counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
     last: dict[str, str] = {}
     failed: list[Fate] = []
+    left_out: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
     with whole_file(folder / ACCOUNTING, keep_same=True) as file:
         for job in plan.jobs:
             sidecar = _sidecar_of(plan, job, folder)
@@ -63,6 +64,8 @@ def finish(plan: BuildPlan, folder: Path) -> tuple[Manifest, list[Fate]]:
             fates = list(item_fates(plan.data, job, sidecar))
             _check_sums(job, fates, count)
             counts[job.split].update(fate.fate for fate in fates)
+            for fate in fates:
+                left_out[job.split].update(fate.left_out)
             failed += [fate for fate in fates if fate.fate == "failed"][: TOLD - len(failed)]
             file.write(b"".join(json.dumps(fate.to_json()).encode() + b"\n" for fate in fates))
     about = asdict(plan.data.about)
@@ -82,7 +85,7 @@ def finish(plan: BuildPlan, folder: Path) -> tuple[Manifest, list[Fate]]:
     )
     write_whole(folder / MANIFEST, manifest.to_bytes(), keep_same=True)
     sync_folder(folder)
-    return manifest, failed
+    return manifest, failed, {split: dict(sorted(found.items())) for split, found in left_out.items()}
 
 
 def _sidecar_of(plan: BuildPlan, job: Job, folder: Path) -> Sidecar:

@@ -71,7 +71,7 @@ def test_dasks_workers_write_the_bytes_that_one_process_writes(
 def test_a_dask_worker_that_is_killed_in_the_middle_changes_nothing(
     cluster: Any, plan: BuildPlan, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
-    out, killed = tmp_path / "out", []
+    out, killed, left = tmp_path / "out", list[int](), list[int]()
 
     def kill() -> None:
         end = time.monotonic() + 30
@@ -80,6 +80,7 @@ def test_a_dask_worker_that_is_killed_in_the_middle_changes_nothing(
             time.sleep(0.001)
         killed.append(members(cluster)[0])
         os.kill(killed[0], signal.SIGKILL)
+        left.append(len(plan.jobs) - len(list(out.glob("*.tar"))))
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -87,7 +88,7 @@ def test_a_dask_worker_that_is_killed_in_the_middle_changes_nothing(
     killer.join()
     assert contents(out) == whole
     assert report.written + report.kept == len(plan.jobs)
-    assert killed[0] not in members(cluster), "the build was over before the worker was killed"
+    assert left[0] > 0, "the build was over before the worker was killed"
 
 
 def test_items_that_fail_on_a_cluster_are_counted_and_tried_again_there(
