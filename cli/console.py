@@ -98,7 +98,7 @@ def say_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]])
         table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    console = out if out.is_terminal else Console(width=160, highlight=False)
+    console = out if out.is_terminal else Console(width=10_000, highlight=False)  # nothing is cut off in a file
     if title:  # above the table, which would wrap it to its own width
         console.print(title, markup=False, soft_wrap=True)
     console.print(table)

@@ -14,6 +14,7 @@ from drnet.cli.data import app as data_app
 from drnet.cli.demo import demo
 from drnet.cli.export_model import export_model
 from drnet.cli.features import export_features, probe
+from drnet.cli.runs import runs
 from drnet.cli.train import train
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data", short_help="Build data sets, and look at them.")
 app.command(short_help="Train DrNet on shards.")(train)
+app.command(short_help="List and compare runs.")(runs)
 app.command("export-features", short_help="Write content and pose of every frame.")(export_features)
 app.command("export-model", short_help="Write a model and its card, to share.")(export_model)
 app.command(short_help="Measure what content and pose tell.")(probe)

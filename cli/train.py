@@ -56,6 +56,16 @@ def train(
     log_every: Annotated[int, typer.Option(metavar="N", help="Steps between lines of metrics.jsonl.")] = 50,
     checkpoint_every: Annotated[int, typer.Option(metavar="N", help="Steps between checkpoints.")] = 1000,
     sample_every: Annotated[int, typer.Option(metavar="N", help="Steps between pictures in samples/.")] = 1000,
+    wandb: Annotated[
+        bool,
+        typer.Option(
+            "--wandb", help="Send metrics and pictures to Weights & Biases too; WANDB_MODE=offline keeps them."
+        ),
+    ] = False,
+    wandb_project: Annotated[
+        str | None,
+        typer.Option(metavar="[TEAM/]NAME", help="Its project; implies --wandb.  [default: the run's own, or drnet]"),
+    ] = None,
 ) -> None:
     """Train DrNet on shards into a run folder.
 
@@ -68,7 +78,7 @@ def train(
     from drnet.pipelines.failures import parse_budget
     from drnet.pipelines.train import Logging
     from drnet.pipelines.train import train as run_training
-    from drnet.pipelines.urls import shown
+    from drnet.pipelines.urls import shown as without_secrets
 
     changes = overrides(
         variant=variant,
@@ -86,7 +96,9 @@ def train(
         seed=seed,
         precision=precision,
     )
-    logging = Logging(log_every, checkpoint_every, sample_every, max_skipped=parse_budget(max_skipped, "max-skipped"))
+    project = wandb_project or ("" if wandb else None)
+    budget = parse_budget(max_skipped, "max-skipped")
+    logging = Logging(log_every, checkpoint_every, sample_every, wandb=project, max_skipped=budget)
     with console.stop_event() as (stop, signals):
         report = run_training(shards, out, preset, steps, device, changes, logging, console.Bar(), stop)
     if report.stopped:
@@ -98,5 +110,5 @@ def train(
     if report.metrics:
         shown = {name.split("/")[-1]: value for name, value in report.metrics.items() if name.startswith("loss/")}
         console.say("last losses: " + ", ".join(f"{name} {value:.4g}" for name, value in shown.items()))
-    where = " ".join(map(shlex.quote, (str(out), "--shards", shown(shards))))
+    where = " ".join(map(shlex.quote, (str(out), "--shards", without_secrets(shards))))
     console.say(f"next: drnet export-features {where} --out features.h5")

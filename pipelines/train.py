@@ -1,20 +1,18 @@
 """Train a model on shards into a run folder, continue it, and stop it at any moment without loss."""
 
 import math
-import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import Any, cast
 
 import torch
 
 from drnet.datasets.contract import DataError
 from drnet.model import DrNet, DrNetConfig
 from drnet.pipelines.failures import Budget
-from drnet.pipelines.files import canonical_json
 from drnet.pipelines.loader import Batch, FrameStream, PlannedFrames, to_device
 from drnet.pipelines.pictures import save_png
 from drnet.pipelines.plan import Plan
@@ -22,7 +20,6 @@ from drnet.pipelines.progress import Progress, Silent
 from drnet.pipelines.run import (
     CONFIG,
     GO_BACK,
-    METRICS,
     RUN_FORMAT,
     TRAINER,
     Checkpoint,
@@ -41,11 +38,9 @@ from drnet.pipelines.run import (
 from drnet.pipelines.skipped import Skipped
 from drnet.pipelines.source import Collection, open_shards
 from drnet.pipelines.swaps import HeldOut, held_out_frames
+from drnet.pipelines.writers import Writers, check_wandb, open_writers
 from drnet.presets import preset, variant_settings
 from drnet.trainer import NotFinite, Trainer
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 
 @dataclass(frozen=True)
@@ -57,6 +52,7 @@ class Logging:
         checkpoint_every: steps between two checkpoints.
         sample_every: steps between two pictures.
         keep: newest checkpoints that stay.
+        wandb: project at Weights & Biases, see `drnet.pipelines.writers.WeightsAndBiases`; None leaves it out.
         max_skipped: clips that may be left out because they cannot be read, before training stops.
     """
 
@@ -64,6 +60,7 @@ class Logging:
     checkpoint_every: int = 1000
     sample_every: int = 1000
     keep: int = 3
+    wandb: str | None = None
     max_skipped: Budget = field(default_factory=Budget)
 
     def __post_init__(self) -> None:
@@ -155,6 +152,8 @@ def train(
         ValueError: for settings that are not allowed, shards that are not right, or another run in the folder.
     """
     logging, progress, stop = logging or Logging(), progress or Silent(), stop or threading.Event()
+    if logging.wandb is not None:
+        check_wandb(logging.wandb)
     collection = open_shards(shards)
     before = read_config(run) if (run / CONFIG).exists() else None
     settings = resolve(preset_name, overrides or {}, collection.frame_shape, before)
@@ -297,12 +296,11 @@ class Session:
         self.skipped = Skipped(logging.max_skipped, len(collection), progress)
         self.keyed = cast(DrNet, trainer.model).config.negatives == "other-content"
         self.last: dict[str, float] = {}
+        self.asked = 0
 
     def run_to(self, target: int, stop: threading.Event) -> None:
         """Train up to a step, or until told to stop; a checkpoint is written in either case."""
-        from torch.utils.tensorboard import SummaryWriter  # slow to import, and only needed here
-
-        start = self.trainer.step
+        start, self.asked = self.trainer.step, target
         config = self.trainer.config
         source = PlannedFrames(
             self.collection,
@@ -314,12 +312,11 @@ class Session:
             drawn=config.frames,
             keyed=self.keyed,
         )
-        writer = SummaryWriter(str(self.run / "tensorboard"), purge_step=start + 1)
         self.progress.start("training", target, "steps", done=start)
         batches = FrameStream(source).batches()
         clock = Clock()
         try:
-            with (self.run / METRICS).open("a") as log:
+            with open_writers(self.run, start, self.progress.note, self.logging.wandb) as writers:
                 last = False
                 while not last:
                     batch = clock.next_of(batches)
@@ -327,38 +324,33 @@ class Session:
                     keys = None if batch.keys is None else torch.from_numpy(batch.keys).to(self.trainer.device)
                     self.trainer.train_step(to_device(batch.frames, self.trainer.device), keys)
                     last = stop.is_set() or self.trainer.step == target
-                    self._record(last, clock, log, writer)
+                    self._record(last, clock, writers)
         except NotFinite as error:
             checkpoint = latest_checkpoint(self.run)
             good = f"the last good checkpoint is {checkpoint.folder}" if checkpoint else "there is no checkpoint yet"
             raise RunError(f"{error}; {good}") from None
         finally:
             batches.close()
-            writer.close()
             self.progress.stop()
 
-    def _record(self, last: bool, clock: Clock, log: TextIO, writer: "SummaryWriter") -> None:
+    def _record(self, last: bool, clock: Clock, writers: Writers) -> None:
         """Write what is due after a step; after the last one of a session, a picture and a checkpoint."""
         trainer, every, step = self.trainer, self.logging, self.trainer.step
         if step % every.log_every == 0:
-            self._log(clock, log, writer)
+            self._log(clock, writers)
         if step % every.sample_every == 0 or last:
-            save_png(self.run / "samples" / f"{step:08d}.png", self.samples.grid(trainer.model, trainer.device))
+            grid = self.samples.grid(trainer.model, trainer.device)
+            save_png(self.run / "samples" / f"{step:08d}.png", grid)
+            writers.image(step, "samples", grid)
         if step % every.checkpoint_every == 0 or last:
-            os.fsync(log.fileno())
-            writer.flush()
+            writers.flush()
             self._checkpoint()
         self.progress.advance(1, **{name.split("/")[-1]: value for name, value in self.last.items() if "loss" in name})
 
-    def _log(self, clock: Clock, log: TextIO, writer: "SummaryWriter") -> None:
+    def _log(self, clock: Clock, writers: Writers) -> None:
         step, metrics = self.trainer.step, self.trainer.take_metrics()
         self.last = metrics
-        line = {"step": step, **metrics, **clock.take(), "data/skipped": len(self.skipped.reasons)}
-        log.write(canonical_json(line).decode() + "\n")
-        log.flush()
-        for name, value in line.items():
-            if name != "step":
-                writer.add_scalar(name, value, step)
+        writers.scalars(step, {**metrics, **clock.take(), "data/skipped": len(self.skipped.reasons)})
         if step % (10 * self.logging.log_every) == 0:
             self.progress.note(health_line(step, metrics))
 
@@ -366,6 +358,7 @@ class Session:
         trainer = self.trainer
         trainer.check_finite()
         state = {"step": trainer.step, "samples": trainer.step * trainer.config.batch_size, "data": dict(self.data)}
+        state["asked"] = self.asked  # tells `drnet runs` whether it was stopped before that
         save_checkpoint(self.run, trainer.model, trainer.state(), state)
         drop_old_checkpoints(self.run, self.logging.keep)
 

@@ -17,7 +17,7 @@ from drnet.pipelines.run import latest_checkpoint, read_metrics
 from drnet.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
-STEPS = 50
+STEPS = 150
 WORDS = ["--width", "4", "--batch-size", "8", "--device", "cpu", "--log-every", "1", "--checkpoint-every", "7"]
 
 
@@ -64,7 +64,7 @@ def test_a_process_that_is_stopped_by_signals_ends_with_the_same_bits(
         assert at + 3 <= checkpoint.step == len(read_metrics(run)) < STEPS  # not only where --checkpoint-every says
         at = checkpoint.step
     found = command(*train, run)
-    assert (found.code, found.out.splitlines()[0]) == (0, f"{STEPS} steps: {run}/checkpoints/000000{STEPS}")
+    assert (found.code, found.out.splitlines()[0]) == (0, f"{STEPS} steps: {run}/checkpoints/00000{STEPS}")
     assert found.out.splitlines()[1].startswith("last losses: reconstruction 0.")
     assert found.out.splitlines()[2] == f"next: drnet export-features {run} --shards {digits} --out features.h5"
 

@@ -3,7 +3,9 @@
 import gc
 import json
 import resource
+import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +17,10 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from drnet.datasets.contract import DataError
-from drnet.pipelines.run import read_config, read_metrics, settle_config
-from drnet.pipelines.train import resolve
+from drnet.pipelines.progress import Silent
+from drnet.pipelines.run import latest_checkpoint, read_config, read_metrics, settle_config
+from drnet.pipelines.runs import read_run, sum_up
+from drnet.pipelines.train import Logging, resolve, train
 from drnet.pipelines.writers import Guarded, Writers, check_wandb, open_writers
 
 NOISE = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
@@ -304,3 +308,68 @@ def test_the_real_one_works_offline(run: Path, monkeypatch: pytest.MonkeyPatch) 
     assert all(f"-{name}" in path.name for path in folders)
     pictures = [picture for path in folders for picture in path.glob("files/media/images/samples_*.png")]
     assert {picture.name.split("_")[1] for picture in pictures} == {"100", "200"}
+
+
+class Notes(Silent):
+    """Keeps what a person should read."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def train_to(steps: int, digits: Path, run: Path, tiny: dict[str, Any], **logging: Any) -> list[str]:
+    """Train a very small model to a step; returns what was noted."""
+    notes = Notes()
+    every = Logging(log_every=1, checkpoint_every=4, sample_every=5, **logging)
+    train(digits, run, steps=steps, overrides=tiny, device="cpu", logging=every, progress=notes)
+    return notes.lines
+
+
+def test_training_goes_on_without_tensorboard_to_the_same_bits(
+    digits: Path, tmp_path: Path, tiny: dict[str, Any]
+) -> None:
+    whole, hindered = tmp_path / "whole", tmp_path / "hindered"
+    train_to(6, digits, whole, tiny)
+    train_to(3, digits, hindered, tiny)
+    shutil.rmtree(hindered / "tensorboard")
+    (hindered / "tensorboard").write_text("in the way")
+    told = train_to(6, digits, hindered, tiny)
+    assert [line.split(":")[0] for line in told] == ["TensorBoard is off from here, and training goes on"]
+    first, second = latest_checkpoint(whole), latest_checkpoint(hindered)
+    assert (first.step, first.sha256, first.trainer_sha256) == (6, second.sha256, second.trainer_sha256)
+    assert [line["step"] for line in read_metrics(hindered)] == [1, 2, 3, 4, 5, 6]
+    assert [event.step for event in events_of(whole).Images("samples")] == [5, 6]
+
+
+def test_a_trained_run_is_at_weights_and_biases_and_continues_there(
+    digits: Path, tmp_path: Path, tiny: dict[str, Any], cloud: Cloud
+) -> None:
+    for steps in (3, 6):
+        train_to(steps, digits, tmp_path / "run", tiny, wandb="digits")
+    assert [step for step, values in cloud.logged if "loss/reconstruction" in values] == [1, 2, 3, 4, 5, 6]
+    assert [step for step, values in cloud.logged if "samples" in values] == [3, 5, 6]
+    assert len({words["id"] for words in cloud.inits}) == 1
+    assert cloud.inits[0]["config"]["model"]["width"] == tiny["width"]
+
+
+def test_a_run_for_weights_and_biases_does_not_begin_without_it(
+    digits: Path, tmp_path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _absent(monkeypatch)
+    with pytest.raises(DataError, match="--wandb needs wandb, which is not installed"):
+        train_to(3, digits, tmp_path / "run", tiny, wandb="")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_is_stopped_is_not_finished(digits: Path, tmp_path: Path, tiny: dict[str, Any]) -> None:
+    stop = threading.Event()
+    stop.set()
+    train(digits, tmp_path / "run", steps=6, overrides=tiny, device="cpu", stop=stop)
+    stopped = sum_up(read_run(tmp_path / "run"), "loss/reconstruction")
+    train_to(6, digits, tmp_path / "run", tiny)
+    finished = sum_up(read_run(tmp_path / "run"), "loss/reconstruction")
+    assert (stopped.steps, stopped.asked, stopped.finished) == (1, 6, False)
+    assert (finished.steps, finished.asked, finished.finished) == (6, 6, True)
