@@ -103,6 +103,29 @@ def workers(
     show(bench_workers(Chairs(clips), "zstd", rounds, console.Bar()), as_json)
 
 
+@build_app.command()
+def peak(
+    data_set: Annotated[str, typer.Argument(metavar="DATASET", help="mnist, norb, chairs, kth, videos or frames.")],
+    source: Annotated[str | None, typer.Option(metavar="DIR", help="Its source, where it has one.")] = None,
+    limits: Annotated[str, typer.Option(metavar="N,...", help="Items of each split, for each build.")] = "1,4,16",
+    as_json: AsJson = False,
+) -> None:
+    """How much memory a build holds at most, for ever more items: it must not grow with them.
+
+    Example: drnet bench build peak chairs --limits 1,4,16
+    """
+    from drnet.datasets.catalogue import restore
+    from drnet.pipelines.bench_peak import bench_peak
+
+    settings = {"allow_missing": True} | ({} if source is None else {"source": source})
+    data = restore(data_set, None, **settings)
+    found = bench_peak(data, [int(number) for number in limits.split(",")], console.Bar())
+    if as_json:
+        return console.say_json(found)
+    rows = [[f"{row['limit']:,.0f}", f"{row['frames']:,.0f}", f"{row['peak']:,.0f}"] for row in found]
+    console.say_table(f"{data_set}, one worker", ["items of each split", "frames", "peak, MB"], rows)
+
+
 @app.command()
 def stream(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a data set.")],

@@ -62,12 +62,12 @@ def settings_of(kind: type[DataSet]) -> dict[str, tuple[Any, Setting, Any]]:
     return found
 
 
-def restore(name: str, parameters: Mapping[str, Any], **others: Any) -> DataSet:
+def restore(name: str, parameters: Mapping[str, Any] | None, **others: Any) -> DataSet:
     """Make the data set that has these parameters, as a manifest records them.
 
     Args:
         name: as of `data_set_class`.
-        parameters: as `DataSet.parameters` returned them.
+        parameters: as `DataSet.parameters` returned them; None: its defaults.
         others: arguments that are no parameters, such as where the source is.
 
     Raises:
@@ -75,8 +75,10 @@ def restore(name: str, parameters: Mapping[str, Any], **others: Any) -> DataSet:
     """
     kind = data_set_class(name)
     taken = inspect.signature(kind).parameters
-    given = {key: value for key, value in {**parameters, **others}.items() if key in taken}
+    given = {key: value for key, value in {**(parameters or {}), **others}.items() if key in taken}
     data: DataSet = kind(**given)
+    if parameters is None:
+        return data
     if "limit" in parameters and "limit" not in taken:
         data = Limited(data, parameters["limit"])
     if data.parameters() != dict(parameters):
