@@ -130,6 +130,9 @@ def peak(
 def stream(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a data set.")],
     against: Annotated[str, typer.Option(metavar="PEER,...", help="Peers that read the same shards.")] = "webdataset",
+    mosaicml_python: Annotated[
+        str | None, typer.Option(metavar="PYTHON", help="Interpreter that has mosaicml-streaming, for --against it.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(metavar="N", min=2, help="Clips of a batch.")] = 100,
     rounds: Rounds = 5,
     step: Annotated[
@@ -145,7 +148,7 @@ def stream(
     """
     from drnet.pipelines.bench_stream import bench_memory, bench_step, bench_stream
 
-    found = bench_stream(folder, tuple(against.split(",")), batch_size, rounds, console.Bar())
+    found = bench_stream(folder, tuple(against.split(",")), batch_size, rounds, console.Bar(), mosaicml_python)
     if step is not None:
         found["step"] = bench_step(folder, step, batch_size, rounds, console.Bar())
     if memory is not None:

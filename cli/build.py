@@ -12,8 +12,9 @@ import typer
 from typer.core import TyperGroup
 
 from drnet.cli import console
+from drnet.cli.fetch import bars
 from drnet.datasets.catalogue import BUILDERS, data_set_class, settings_of
-from drnet.datasets.contract import SPLITS, DataError, DataSet, Limited
+from drnet.datasets.contract import SPLITS, DataError, DataSet, Fetching, Limited
 
 if TYPE_CHECKING:
     from drnet.pipelines.build import BuildReport
@@ -117,6 +118,9 @@ def run_build(
     from drnet.pipelines.build import build, plan_build, refuse_other_build, shard_is_done
     from drnet.pipelines.failures import parse_budget
 
+    if isinstance(data, Fetching):
+        with bars() as tell:
+            data.fetch_missing(tell)
     data = data if limit is None else Limited(data, limit)
     budget = parse_budget(max_failures)
     plan = plan_build(data, codec, clips_per_shard, console.Bar())

@@ -47,7 +47,7 @@ def fetch(
 def _fetch(name: str, folder: Path) -> None:
     from drnet.datasets.fetching import fetch as downloads
 
-    with _bars() as tell:
+    with bars() as tell:
         found = downloads.fetch(name, folder, tell)
     for file in found:
         origin = f"downloaded from {file.url}" if file.url else "already there"
@@ -106,9 +106,10 @@ class Bars:
 
 
 @contextmanager
-def _bars() -> Iterator[Bars]:
-    bars = Bars()
+def bars() -> Iterator[Bars]:
+    """Provide what shows downloads, and take its last bar away."""
+    shown = Bars()
     try:
-        yield bars
+        yield shown
     finally:
-        bars.stop()
+        shown.stop()

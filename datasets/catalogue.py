@@ -68,14 +68,22 @@ def restore(name: str, parameters: Mapping[str, Any] | None, **others: Any) -> D
     Args:
         name: as of `data_set_class`.
         parameters: as `DataSet.parameters` returned them; None: its defaults.
-        others: arguments that are no parameters, such as where the source is.
+        others: arguments that are no parameters; `source`, where the raw files are, whatever the class calls it.
 
     Raises:
-        DataError: where the class does not take them.
+        DataError: where the class does not take them, or needs others.
     """
     kind = data_set_class(name)
-    taken = inspect.signature(kind).parameters
+    taken, settings = inspect.signature(kind).parameters, settings_of(kind)
+    place = next((key for key, found in settings.items() if found[1].is_source), "source")
+    if "source" in others:
+        others[place] = others.pop("source")
     given = {key: value for key, value in {**(parameters or {}), **others}.items() if key in taken}
+    lacking = {key for key, found in settings.items() if found[2] is ... and key not in given}
+    if place not in others and (place in lacking or (place != "source" and place in (parameters or {}))):
+        raise DataError(f"data set '{name}' is made from files; say where they are: --source DIR")
+    if lacking:
+        raise DataError(f"data set '{name}' needs {', '.join(sorted(lacking))}, which is none of its parameters")
     data: DataSet = kind(**given)
     if parameters is None:
         return data

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from drnet.datasets.contract import About, Clip, DataError, Label, Setting, SourceFile, Split
 from drnet.datasets.draws import key_of, permutation
+from drnet.datasets.reading.source_files import printable
 from drnet.datasets.rendering import chair_files
 from drnet.datasets.rendering.chair_meshes import normals
 from drnet.datasets.rendering.chair_models import ROLES, STYLES, Chair, chair_of
@@ -104,7 +105,7 @@ class Chairs:
         seed: Annotated[int, Setting("Another seed gives other chairs, or another split of models.", "N")] = 0,
         shadows: Annotated[bool, Setting("Let chairs throw shadows, on themselves and on the ground.")] = False,
         meshes: Annotated[
-            str | None, Setting("Folder of your own models: glb, gltf, obj, stl, ply, dae.", "DIR")
+            str | None, Setting("Folder of your own models: glb, gltf, obj, stl, ply, dae.", "DIR", is_source=True)
         ] = None,
         up: Annotated[Up, Setting("Axis that is up in OBJ, PLY and STL files, which do not say.")] = "auto",
     ) -> None:
@@ -129,6 +130,8 @@ class Chairs:
         self.elevation = tuple(float(degrees) for degrees in elevation)
         if meshes is not None:
             self.about, self.labels = _MODELS, {**_CHAIR, **_VIEW}
+            chair_files.look_again()
+            _split.cache_clear()
 
     def parameters(self) -> dict[str, Any]:
         """Return every setting that influences the bytes; of models only that they are, never where."""
@@ -158,7 +161,7 @@ class Chairs:
     def item(self, split: Split, index: int) -> str:
         """Return the chair's name: a model's is its file."""
         number = self._number(split, index)
-        return f"chair-{number}" if self.meshes is None else chair_files.names(self.meshes)[number]
+        return f"chair-{number}" if self.meshes is None else printable(chair_files.names(self.meshes)[number])
 
     def clips(self, split: Split, index: int) -> Iterator[Clip]:
         """Yield the chair's clips, one for each elevation. Raises ItemFailed for a model that cannot be drawn."""
@@ -191,8 +194,8 @@ class Chairs:
         """Return what is drawn of a chair, and its own labels."""
         if self.meshes is not None:
             name = chair_files.names(self.meshes)[number]
-            chair_files.refuse_twin(self.meshes, name)
-            return chair_files.load(self.meshes, name, self.up, self.size), {"file": name}
+            chair_files.refuse_twin(self.meshes, number)
+            return chair_files.load(self.meshes, name, self.up, self.size), {"file": printable(name)}
         chair = chair_of(self.seed, number)
         facts: dict[str, Any] = {"style": list(STYLES).index(chair.style)}
         for role in ROLES:

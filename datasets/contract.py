@@ -4,7 +4,7 @@ A data set is one file in this folder with one class that satisfies `DataSet`. I
 everything about shards, workers, resuming and accounting is the builder's. Adding a data set is such a file and a test.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
+Tell = Callable[[str, int, int | None], None]  # a download: the file's name, bytes that lie here, of how many if known
 
 
 class DataError(ValueError):
@@ -161,6 +162,14 @@ class DataSet(Protocol):
         """
 
 
+@runtime_checkable
+class Fetching(Protocol):
+    """A data set that can download its raw files, beside what every `DataSet` does."""
+
+    def fetch_missing(self, tell: Tell | None = None) -> None:
+        """Download what is missing, where that was asked for; what it hears of the progress goes to `tell`."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """What the command line says of an argument: stands in `Annotated` in a data set's constructor.
@@ -170,10 +179,12 @@ class Setting:
     Attributes:
         help: one sentence.
         metavar: what stands for the value, such as `DIR`.
+        is_source: whether it says where the raw files are, under another name than `source`.
     """
 
     help: str
     metavar: str | None = None
+    is_source: bool = False
 
 
 class Limited:

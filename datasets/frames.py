@@ -25,8 +25,8 @@ from drnet.datasets.contract import (
 )
 from drnet.datasets.draws import key_of, permutation
 from drnet.datasets.reading.image_files import Colour, read_image, square
-from drnet.datasets.reading.numbered_files import Listing, Pattern, image_paths, look, printable
-from drnet.datasets.reading.source_files import source_files
+from drnet.datasets.reading.numbered_files import Listing, Pattern, image_paths, look
+from drnet.datasets.reading.source_files import printable, source_files
 
 SIZES = range(8, 513)
 SHARE = 0.1  # of the clips, that are the test split unless the user says otherwise

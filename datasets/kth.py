@@ -22,7 +22,9 @@ from drnet.datasets.contract import (
     Setting,
     SourceFile,
     Split,
+    Tell,
 )
+from drnet.datasets.fetching.originals import ORIGINALS
 from drnet.datasets.reading.avi import AviFrames, NoAviError, avi_frames
 from drnet.datasets.reading.kth_frames import FOR_DAMAGED, UnreadableError, read_frames
 from drnet.datasets.reading.kth_library import Library, open_library
@@ -78,8 +80,8 @@ class Kth:
         name="kth",
         version=1,
         title="persons who walk, jog, run, box, wave and clap (KTH actions)",
-        licence="publicly available for non-commercial use; shows persons who can be recognised: publish no pictures",
-        citation="Schuldt, Laptev and Caputo, Recognizing human actions: a local SVM approach, ICPR 2004",
+        licence=ORIGINALS["kth"].licence,
+        citation=ORIGINALS["kth"].citation,
         split_key="person",
         content_key="video",
         notes=(
@@ -122,6 +124,19 @@ class Kth:
         self.size, self.colour, self.allow_missing = size, colour, allow_missing
         self._fetch = fetch
 
+    @property
+    def folder(self) -> Path:
+        """Where the videos are."""
+        return self.source or cache.cache_folder() / self.about.name
+
+    def fetch_missing(self, tell: Tell | None = None) -> None:
+        """Download what the source lacks, where that was asked for, and only once."""
+        if self._fetch:
+            from drnet.datasets.fetching.fetch import fetch  # with what it needs of the network
+
+            fetch(self.about.name, self.folder, tell)
+            self._fetch = False  # never again in a worker process
+
     def parameters(self) -> dict[str, Any]:
         """Return every setting that influences the bytes."""
         return {"size": self.size, "colour": self.colour, "test_persons": text_of(self._test)}
@@ -134,7 +149,7 @@ class Kth:
             listed = sum(1 for video in library.videos if video.ranges)
             names = ", ".join(library.missing[:NAMED]) + (", ..." if len(library.missing) > NAMED else "")
             raise DataError(
-                f"{len(library.missing)} of {listed} videos are not in {self._folder()} ({names}); "
+                f"{len(library.missing)} of {listed} videos are not in {self.folder} ({names}); "
                 "`drnet data fetch kth` (or --fetch) downloads them, or build without them: --allow-missing"
             )
         return library.source_files()
@@ -205,16 +220,9 @@ class Kth:
         for number, (first, last) in spans.items():
             yield number, scale(frames[places[first - 1] : places[last - 1] + 1], self.size, self.size)
 
-    def _folder(self) -> Path:
-        return self.source or cache.cache_folder() / self.about.name
-
     def _library(self) -> Library:
-        if self._fetch:
-            from drnet.datasets.fetching.fetch import fetch  # with what it needs of the network
-
-            fetch(self.about.name, self._folder())
-            self._fetch = False  # once, and never again in a worker process
-        return open_library(self._folder())
+        self.fetch_missing()
+        return open_library(self.folder)
 
     def _videos(self, split: Split) -> list[Video]:
         return _videos_of(self._library(), self._test, split)

@@ -17,8 +17,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from drnet.datasets.contract import SPLITS, About, Clip, DataError, Label, Setting, SourceFile, Split
+from drnet.datasets.contract import SPLITS, About, Clip, DataError, Label, Setting, SourceFile, Split, Tell
 from drnet.datasets.draws import integers, key_of, words
+from drnet.datasets.fetching.originals import ORIGINALS
 from drnet.datasets.reading import digits
 from drnet.datasets.scale import scale
 
@@ -30,14 +31,14 @@ COLOURS = ("red", "green")
 SIZES = range(16, 513, 16)  # a digit is half a frame, and its greatest speed a sixteenth
 _SCENES = 32  # clips drawn from the random stream together; influences speed only
 
+_PAPER = "Denton and Birodkar, Unsupervised learning of disentangled representations from video, 2017"
 _ABOUT = {
     "mnist": About(
         name="mnist",
         version=1,
         title="two bouncing handwritten digits, one red and one green (MNIST)",
-        licence="CC BY-SA 3.0 (MNIST, Y. LeCun and C. Cortes)",
-        citation="LeCun, Bottou, Bengio and Haffner, Gradient-based learning applied to document recognition, 1998; "
-        "Denton and Birodkar, Unsupervised learning of disentangled representations from video, 2017",
+        licence=ORIGINALS["mnist"].licence,
+        citation=f"{ORIGINALS['mnist'].citation}; {_PAPER}",
         split_key="file",
         content_key="content",
     ),
@@ -46,8 +47,7 @@ _ABOUT = {
         version=1,
         title="two bouncing handwritten digits, one red and one green (optdigits)",
         licence="CC BY 4.0 (Optical Recognition of Handwritten Digits, UCI)",
-        citation="Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998; "
-        "Denton and Birodkar, Unsupervised learning of disentangled representations from video, 2017",
+        citation=f"Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998; {_PAPER}",
         split_key="file",
         content_key="content",
         notes=("images are 8x8 and split by their order in the file: a writer may lie in both splits",),
@@ -137,6 +137,10 @@ class BouncingDigits:
     def sources(self) -> list[SourceFile]:
         """Return the digit files in use; raises DataError where one is missing or wrong."""
         return digits.sources(self.source)
+
+    def fetch_missing(self, tell: Tell | None = None) -> None:
+        """Download what the cache lacks of MNIST, where no source was given."""
+        digits.fetch_missing(self.source, tell)
 
     def frame_shape(self) -> tuple[int, int, int]:
         """Return (H, W, 3)."""

@@ -26,7 +26,9 @@ from drnet.datasets.contract import (
     Setting,
     SourceFile,
     Split,
+    Tell,
 )
+from drnet.datasets.fetching.originals import ORIGINALS
 from drnet.datasets.reading.matrices import MatrixFile, check_matrix, find_matrix, map_matrix, unpacked
 from drnet.datasets.scale import scale
 
@@ -45,9 +47,8 @@ ABOUT = About(
     name="norb",
     version=1,
     title="toys on a turntable: small NORB",
-    licence="for research; it must not be sold",
-    citation="LeCun, Huang and Bottou, Learning methods for generic object recognition with invariance to pose and "
-    "lighting, CVPR 2004",
+    licence=ORIGINALS["norb"].licence,
+    citation=ORIGINALS["norb"].citation,
     split_key="instance",
     content_key="object",
     notes=(
@@ -138,28 +139,16 @@ PREFIXES: dict[Split, str] = {
     "train": "smallnorb-5x46789x9x18x6x2x96x96-training",
     "test": "smallnorb-5x01235x9x18x6x2x96x96-testing",
 }
-ORIGINAL = Edition(
-    part_of(
-        PREFIXES["train"],
-        (
-            "4813bf104d229583fea8ed57fdc3e9258c927b8dfb43d75412e854a7a9588067",
-            "591ed90c090cb6724593e8de28180bd602095ee8ec82bd1a5ca30b488cd1d06e",
-            "6b4075d3800ba0c6fa8c46a02f672572abe7b93f7ed82fb7668354a99ef03306",
-        ),
-        24_300,
-        (4, 6, 7, 8, 9),
-    ),
-    part_of(
-        PREFIXES["test"],
-        (
-            "2b1de646c57ffdc259b8fb973a6453e90915248a8fdb4d9df948786bdae72b34",
-            "591ed90c090cb6724593e8de28180bd602095ee8ec82bd1a5ca30b488cd1d06e",
-            "318f817236b7c97af03cd90e07a9cbb4346e20ef83a1118a61eeb50e3b96db7e",
-        ),
-        24_300,
-        (0, 1, 2, 3, 5),
-    ),
-)
+
+
+def _published(split: Split, instances: tuple[int, ...]) -> Part:
+    """Return a split's part as it is published, by the hashes of the table of downloads."""
+    pinned = {file.name: file.unpacked.sha256 for file in ORIGINALS["norb"].files if file.unpacked}
+    dat, cat, info = (pinned[f"{PREFIXES[split]}-{name}.mat"] for name in ("dat", "cat", "info"))
+    return part_of(PREFIXES[split], (dat, cat, info), 24_300, instances)
+
+
+ORIGINAL = Edition(_published("train", (4, 6, 7, 8, 9)), _published("test", (0, 1, 2, 3, 5)))
 
 
 class SmallNorb:
@@ -215,13 +204,17 @@ class SmallNorb:
 
     def sources(self) -> list[SourceFile]:
         """Return the unpacked files, all of them read and compared with the originals' hashes."""
-        folder, parts = self._folder(), [self.edition.part(split) for split in SPLITS]
-        files = [file for part in parts for file in part.files]
-        if self.fetch and not all((folder / name).is_file() for name in _either(folder, files)):
+        self.fetch_missing()
+        return [_checked(self._folder(), file) for file in self._files()]
+
+    def fetch_missing(self, tell: Tell | None = None) -> None:
+        """Download the files where some are missing, and where that was asked for."""
+        folder = self._folder()
+        there = ((folder / file.name).is_file() or (folder / f"{file.name}.gz").is_file() for file in self._files())
+        if self.fetch and not all(there):
             from drnet.datasets.fetching.fetch import fetch  # only here: it brings an HTTP client
 
-            fetch("norb", folder)
-        return [_checked(folder, file) for file in files]
+            fetch("norb", folder, tell)
 
     def frame_shape(self) -> tuple[int, int, int]:
         """Return (H, W, 1)."""
@@ -262,6 +255,9 @@ class SmallNorb:
             "azimuth": [10 * azimuth for azimuth in AZIMUTHS],
         }
 
+    def _files(self) -> list[MatrixFile]:
+        return [file for split in SPLITS for file in self.edition.part(split).files]
+
     def _folder(self) -> Path:
         return cache.cache_folder() / "norb" if self.source is None else self.source
 
@@ -270,11 +266,6 @@ class SmallNorb:
         if not 0 <= index < part.turns:
             raise IndexError(f"turn {index} is not in the {split} split of {part.turns} turns")
         return part.toy(index)
-
-
-def _either(folder: Path, files: list[MatrixFile]) -> list[str]:
-    """Return the names under which the files are there, or would be."""
-    return [name if (folder / (name := file.name)).is_file() else f"{name}.gz" for file in files]
 
 
 def _located(folder: Path, file: MatrixFile) -> Path:

@@ -19,8 +19,8 @@ from drnet.datasets.contract import (
     SourceFile,
     Split,
 )
-from drnet.datasets.reading.source_files import source_files
-from drnet.datasets.reading.video_files import Listing, listing, text_of
+from drnet.datasets.reading.source_files import printable, source_files
+from drnet.datasets.reading.video_files import Listing, listing
 from drnet.datasets.reading.video_frames import Decoded, Region, View, decoded, ffmpeg_version
 
 SHORT = "shorter than a clip"
@@ -163,7 +163,7 @@ class Videos:
     def item(self, split: Split, index: int) -> str:
         """Return the file's name, relative to the source."""
         files = self._files()
-        return text_of(files.names[files.splits[split][index]])
+        return printable(files.names[files.splits[split][index]])
 
     def clips(self, split: Split, index: int) -> Iterator[Clip | LeftOut]:
         """Yield a file's clips, once the whole file has proved sound."""
@@ -171,13 +171,13 @@ class Videos:
         number = files.splits[split][index]
         name = files.names[number]
         if number in files.copies:
-            raise ItemFiltered(f"a copy of {text_of(files.names[files.copies[number]])}")
+            raise ItemFiltered(f"a copy of {printable(files.names[files.copies[number]])}")
         with decoded(Path(self.source, name), self.view) as video:
             starts, tail = windows(video.count, self.clip_length, self.stride)
             if not starts:
                 raise ItemFiltered(f"{video.count} frames, {SHORT} of {self.clip_length}")
             for at, start in enumerate(starts):
-                labels = {"file": number, "time": video.times(start, self.clip_length), "name": text_of(name)}
+                labels = {"file": number, "time": video.times(start, self.clip_length), "name": printable(name)}
                 yield self._clip(f"{split}-{index:06d}-{at:08d}", video, start, labels)
             if tail:
                 yield LeftOut(SHORT)

@@ -11,8 +11,11 @@ from drnet.pipelines.progress import Progress, Silent
 
 MEMORY = Path("/dev/shm")  # where there is a memory-backed folder, disks do not disturb the measurement
 
-Work = Callable[[int], int]
-"""Does the work of a round (numbered from 0, which is the warm-up) and returns how many units that was."""
+Work = Callable[[int], int | tuple[int, float]]
+"""Does the work of a round (numbered from 0, which is the warm-up) and returns how many units that was.
+
+Where another process does it, the work returns its seconds as well.
+"""
 
 
 def scratch() -> Path | None:
@@ -46,9 +49,10 @@ def interleaved(
         for number in range(rounds + 1):
             for name, work in works.items():
                 began = clock()
-                units = work(number)
+                done = work(number)
+                units, seconds = done if isinstance(done, tuple) else (done, clock() - began)
                 if number:
-                    rates[name].append(units / (clock() - began))
+                    rates[name].append(units / seconds)
             progress.advance(min(number, 1))
     finally:
         progress.stop()

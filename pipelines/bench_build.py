@@ -159,13 +159,17 @@ def bench_kth(source: str | None, rounds: int = 5, size: int = 128, progress: Pr
     Returns:
         As `interleaved`, in frames decoded per second.
     """
-    import decord  # only here: it has no wheels for some platforms
-
+    try:
+        import decord  # only here: it has no wheels for some platforms
+    except ImportError:
+        raise DataError(
+            "decord cannot be imported here, and is what KTH is compared with: pip install decord"
+        ) from None
     data = Kth(None if source is None else Path(source), size=size, allow_missing=True)
     plan = plan_build(data, "zstd", data.count("train"))
-    paths = sorted(path for path in Path(data.source or "").rglob("person*_uncomp.avi") if _is_train(data, path))
+    paths = sorted(path for path in data.folder.rglob("person*_uncomp.avi") if _is_train(data, path))
     if not paths:
-        raise DataError(f"'{data.source}' holds no train videos of KTH as AVI files; unpack some of the archives there")
+        raise DataError(f"'{data.folder}' holds no train videos of KTH as AVI files; unpack some of the archives there")
     total = sum(len(decord.VideoReader(str(path), num_threads=1)) for path in paths)
 
     def decode(_: int) -> int:

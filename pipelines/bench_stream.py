@@ -4,6 +4,7 @@ Peers read the same shards in one interleaved run. Axes: B batch, T time, H heig
 """
 
 import bisect
+import contextlib
 import io
 import json
 import os
@@ -23,6 +24,7 @@ from drnet.datasets.contract import DataError
 from drnet.model import DrNet, DrNetConfig
 from drnet.pipelines.bench import Work, interleaved
 from drnet.pipelines.loader import FrameStream, PlannedFrames, to_device
+from drnet.pipelines.mosaicml_reader import Mosaicml
 from drnet.pipelines.plan import Plan
 from drnet.pipelines.progress import Progress, Silent
 from drnet.pipelines.run import train_config
@@ -41,6 +43,7 @@ def bench_stream(
     batch_size: int = 100,
     rounds: int = 5,
     progress: Progress | None = None,
+    python: str | None = None,
 ) -> dict[str, Any]:
     """Measure reading a data set's train split, by this process's processor time.
 
@@ -50,6 +53,7 @@ def bench_stream(
         batch_size: clips of a batch.
         rounds: of each, in turn.
         progress: told of each round.
+        python: of the environment that mosaicml-streaming is in.
 
     Returns:
         `whole` and `asked` (whole clips; frames asked for, two of each clip, in the plan's order): as `interleaved`, in
@@ -66,18 +70,25 @@ def bench_stream(
     paths, clips = [Path(place.location) for place in shards.places[:number]], int(shards.starts[number])
     whole: dict[str, Work] = {OURS: lambda _: read_whole(shards, clips, batch_size)}
     asked: dict[str, Work] = {OURS: lambda number: read_asked(shards, clips, batch_size, number)}
-    for name in against:
-        read = peer(name, paths)
-        whole[name] = lambda _, read=read: sum(1 for _ in read())  # type: ignore[misc]
-        asked[name] = lambda _, read=read: _pairs(read(), shards.frame_shape)  # type: ignore[misc]
-    whole["cat"] = lambda _: _cat(paths, clips)
-    found: dict[str, Any] = {
-        "whole": interleaved("whole clips", whole, rounds, progress),
-        "asked": interleaved("frames asked for", asked, rounds, progress),
+    with contextlib.ExitStack() as ends:
+        for name in against:
+            if name == "webdataset":
+                whole[name] = lambda _: sum(1 for _ in _webdataset(paths))
+                asked[name] = lambda _: _pairs(_webdataset(paths), shards.frame_shape)
+            else:
+                peer = ends.enter_context(contextlib.closing(_mosaicml(shards, paths, python)))
+                whole[name] = lambda _, peer=peer: (peer.clips, peer.read("whole"))  # type: ignore[misc]
+                asked[name] = lambda _, peer=peer: (peer.clips, peer.read("asked"))  # type: ignore[misc]
+        whole["cat"] = lambda _: _cat(paths, clips)
+        found: dict[str, Any] = {
+            "whole": interleaved("whole clips", whole, rounds, progress),
+            "asked": interleaved("frames asked for", asked, rounds, progress),
+        }
+    found |= {
         "stages": stages(shards, batch_size),
         "clips": clips,
         "unit": "clips",
-        "what": f"{shards.places[0].name} and {len(paths) - 1} more, {_codec(shards)}, {_size(shards)} a clip",
+        "what": f"{shards.places[0].name} and {len(shards.places) - 1} more, {_codec(shards)}, {_size(shards)} a clip",
     }
     found["megabytes"] = found["whole"]["rates"][OURS] * _clip_bytes(shards) / 1e6
     return found
@@ -108,14 +119,16 @@ def planned(shards: Collection, batch_size: int) -> PlannedFrames:
     return PlannedFrames(shards, plan, max_offset=11)
 
 
-def peer(name: str, paths: list[Path]) -> Callable[[], Iterator[NDArray[np.uint8]]]:
-    """Return a function that yields every clip of some shards as a peer reads them."""
-    if name == "webdataset":
-        return lambda: _webdataset(paths)
-    raise DataError(
-        "mosaicml-streaming reads shards of its own format and needs other versions of numpy and torchvision: "
-        "it cannot be measured in this environment; use --against webdataset"
-    )
+def _mosaicml(shards: Collection, paths: list[Path], python: str | None) -> Mosaicml:
+    """Start mosaicml-streaming in its own environment, on a copy of the clips in its own format."""
+    if python is None:
+        raise DataError(
+            "mosaicml-streaming needs other versions of numpy and torchvision than drnet: install it into an environment of "
+            "its own, and name that environment's Python by --mosaicml-python"
+        )
+    if _codec(shards) != "raw":
+        raise DataError("mosaicml-streaming is compared on raw shards only; build with --codec raw")
+    return Mosaicml(python, paths)
 
 
 def _webdataset(paths: list[Path]) -> Iterator[NDArray[np.uint8]]:

@@ -1,6 +1,7 @@
 """A data set's card: `README.md` with the front matter that the Hugging Face hub reads, and a picture of some clips."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,9 @@ def card_text(manifest: Manifest, found: Mapping[str, Any], picture: bool) -> st
 def front_matter(manifest: Manifest) -> str:
     """Return the YAML that the hub reads; its values are JSON, which YAML contains."""
     about = manifest.about
-    licence = next((value for name, value in LICENCES.items() if name in about["licence"]), "other")
+    licence = next(
+        (value for name, value in LICENCES.items() if re.search(rf"\b{re.escape(name)}\b", about["licence"])), "other"
+    )
     values: dict[str, Any] = {"pretty_name": about["title"], "license": licence}
     if licence == "other":
         values["license_name"] = about["licence"]

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from drnet.cli.main import app
 from drnet.datasets.catalogue import BUILDERS
-from drnet.datasets.contract import About, Clip, Label, Setting, SourceFile, Split
+from drnet.datasets.contract import About, Clip, Label, Setting, SourceFile, Split, Tell
 from drnet.pipelines.manifest import read_manifest
 from drnet.pipelines.verify import verify_data
 
@@ -62,6 +62,15 @@ class Everything:
     def clips(self, split: Split, index: int) -> Iterator[Clip]:
         number = index + (3 if split == "test" else 0)
         yield Clip(f"{split}-{index}", np.zeros((2, 2, 2, 1), np.uint8), {"number": number})
+
+
+class Remote(Everything):
+    """A data set that has something to download."""
+
+    def fetch_missing(self, tell: Tell | None = None) -> None:
+        assert tell is not None
+        tell("far.bin", 2_000, 9_000)
+        tell("far.bin", 9_000, 9_000)
 
 
 def own(name: str) -> str:
@@ -177,3 +186,13 @@ def test_the_data_set_of_the_readme_is_built_in_a_folder_of_its_own(tmp_path: Pa
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["splits"]["train"]["clips"] > 0
     assert manifest["accounting"]["train"]["written"] == manifest["splits"]["train"]["clips"]
+
+
+def test_what_a_build_downloads_is_shown_before_it_begins(
+    here: None, command: Callable[..., Any], tmp_path: Path
+) -> None:
+    ended = command("data", "build", own("Remote"), "--out", tmp_path / "d", "--name", "x")
+    assert ended.code == 0, ended.err
+    lines = ended.err.splitlines()
+    assert lines[0].startswith("far.bin: 9/9 kB in ")
+    assert lines[1].startswith("building everything: ")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from drnet.datasets.catalogue import BUILDERS, data_set_class, restore, settings_of
+from drnet.datasets.chairs import Chairs
 from drnet.datasets.contract import DataError
 from drnet.datasets.mnist import BouncingDigits
 
@@ -69,3 +70,34 @@ def test_parameters_that_lead_elsewhere_are_refused() -> None:
     data = BouncingDigits("optdigits", clips=7)
     with pytest.raises(DataError, match="cannot be made again"):
         restore("mnist", {**data.parameters(), "colour": "blue"}, source="optdigits")
+
+
+@pytest.mark.parametrize("name", ["videos", "frames"])
+def test_a_data_set_of_files_is_not_made_again_without_them(name: str) -> None:
+    with pytest.raises(DataError, match=f"'{name}' is made from files; say where they are: --source DIR$"):
+        restore(name, {"size": 64})
+
+
+def test_chairs_of_models_are_made_again_from_where_the_models_are(tmp_path: Path) -> None:
+    for name in ("a.stl", "b.stl"):
+        (tmp_path / name).write_bytes(name.encode())
+    data = Chairs(meshes=str(tmp_path), size=32)
+    again = restore("chairs", data.parameters(), source=tmp_path)
+    assert again.parameters() == data.parameters()
+    assert again.item("train", 0) == data.item("train", 0)
+    with pytest.raises(DataError, match="'chairs' is made from files; say where they are: --source DIR$"):
+        restore("chairs", data.parameters())
+
+
+def test_an_argument_that_no_manifest_records_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "needy_set.py").write_text(
+        "from typing import Annotated\n"
+        "from drnet.datasets.contract import Setting\n"
+        "from drnet.datasets.mnist import BouncingDigits\n"
+        "class Needy(BouncingDigits):\n"
+        "    def __init__(self, ink: Annotated[int, Setting('How much.', 'N')]) -> None:\n"
+        "        super().__init__('optdigits')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(DataError, match="needs ink, which is none of its parameters$"):
+        restore("needy_set:Needy", {})

@@ -163,3 +163,12 @@ def test_missing_files_are_listed_without_a_look_inside(tmp_path: Path) -> None:
     assert [file.name for file in missing("kth", tmp_path)][-1] == "running.zip"
     assert len(missing("kth", tmp_path)) == 6
     assert "there are mnist, norb, kth" in error_of(lambda: missing("coil", tmp_path))
+
+
+def test_facts_that_cannot_be_recorded_leave_no_file(walking: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, target: Path) -> Path:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "replace", full)
+    assert get(walking.parent, ARCHIVE)[0].notes[-1] == "not recorded: Read-only file system"
+    assert names(walking.parent) == ["walking.zip"]

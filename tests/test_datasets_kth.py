@@ -309,7 +309,7 @@ def test_a_source_that_lacks_everything_names_both_ways_out(tmp_path: Path, monk
 def test_with_fetch_the_source_is_downloaded_once_and_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, Path]] = []
 
-    def fetch(name: str, folder: Path) -> None:
+    def fetch(name: str, folder: Path, tell: Any) -> None:
         asked.append((name, folder))
         flat(folder)
 

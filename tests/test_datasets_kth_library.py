@@ -1,5 +1,6 @@
 """Where the KTH videos are: files and archives; what lies in them does not matter here."""
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -82,3 +83,9 @@ def test_content_is_hashed_again_where_a_file_has_changed(tmp_path: Path) -> Non
     (tmp_path / f"{NAMES[0]}_uncomp.avi").write_bytes(b"other")
     after = library.source_files()
     assert [a == b for a, b in zip(before, after, strict=True)] == [True, False, True]
+
+
+def test_what_is_no_file_is_no_video_whatever_its_name(tmp_path: Path) -> None:
+    folder = source(tmp_path, NAMES[0])
+    os.mkfifo(folder / f"{NAMES[1]}_uncomp.avi")
+    assert open_library(folder).missing == [NAMES[1]]

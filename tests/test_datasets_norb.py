@@ -315,7 +315,7 @@ def test_fetch_downloads_only_what_is_missing(
         path.unlink()
     calls = []
 
-    def fetch(name: str, folder: Path) -> None:
+    def fetch(name: str, folder: Path, tell: Any) -> None:
         calls.append(name)
         shutil.copytree(mini[0], folder, dirs_exist_ok=True)
 

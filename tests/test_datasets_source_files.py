@@ -8,7 +8,7 @@ import pytest
 
 from drnet.datasets.contract import DataError, SourceFile
 from drnet.datasets.reading import source_files as module
-from drnet.datasets.reading.source_files import LISTED, source_files
+from drnet.datasets.reading.source_files import LISTED, copies, printable, source_files
 
 
 def write(root: Path, names: list[str]) -> list[Path]:
@@ -100,3 +100,16 @@ def test_a_name_that_is_no_text_is_written_out(tmp_path: Path) -> None:
     except OSError:
         pytest.skip("this file system has text names only")
     assert source_files(tmp_path, [tmp_path / name])[0].name == "caf\\xe9.png"
+
+
+def test_copies_are_told_with_the_first_file_of_their_bytes(tmp_path: Path) -> None:
+    names = ["a", "b", "c", "d", "empty", "blank", "gone"]
+    for name, blob in zip(names, (b"one", b"two", b"one", b"one", b"", b""), strict=False):
+        (tmp_path / name).write_bytes(blob)
+    assert copies(tmp_path, names) == {2: 0, 3: 0}
+    assert copies(tmp_path, names, [3, 2, 1, 0]) == {2: 3, 0: 3}
+
+
+def test_a_name_that_is_no_text_is_written_out() -> None:
+    assert printable("ä/ok") == "ä/ok"
+    assert printable(os.fsdecode(b"a\xff")) == printable(b"a\xff") == r"a\xff"

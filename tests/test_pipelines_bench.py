@@ -6,7 +6,7 @@ from drnet.pipelines.bench import interleaved
 
 
 def test_rates_are_medians_and_ratios_are_of_the_medians() -> None:
-    seconds = iter([0, 0, 0, 1, 0, 2, 0, 4, 0, 1, 0, 2, 0, 8])  # two warm-ups begin, then three rounds of two
+    seconds = iter([0, 1, 0, 1, 0, 1, 0, 2, 0, 4, 0, 1, 0, 2, 0, 8])  # two warm-ups, then three rounds of two
     found = interleaved("t", {"ours": lambda _: 8, "theirs": lambda _: 4}, 3, clock=lambda: next(seconds))
     assert found["rates"] == {"ours": 4, "theirs": 2}
     assert found["ratios"] == {"theirs": {"ratio": 2, "rounds": [4, 0.5, 8]}}

@@ -1,10 +1,14 @@
 """Benchmarks of builds compare the product's own path with the bare work."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from drnet.datasets.contract import DataError
 from drnet.datasets.mnist import BouncingDigits
-from drnet.pipelines.bench_build import bench_chairs, bench_mnist, bench_workers, plain_clip
+from drnet.pipelines.bench_build import bench_chairs, bench_kth, bench_mnist, bench_workers, plain_clip
 
 
 def test_the_plain_style_draws_digits_that_move() -> None:
@@ -42,3 +46,21 @@ def test_chairs_are_compared_with_the_drawing_alone() -> None:
     assert len(ratios) == 2
     assert all(0 < ratio < 1 for ratio in ratios)
     assert pybullet().getCameraImage is draw
+
+
+def test_kth_is_looked_for_in_the_cache_and_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("decord")
+    monkeypatch.setenv("DRNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cache" / "kth").mkdir(parents=True)
+    (tmp_path / "cache" / "kth" / "00sequences.txt").write_text("person17_walking_d1\tframes\t1-9\n")
+    (tmp_path / "cache" / "kth" / "person17_walking_d1_uncomp.avi").write_bytes(b"of the test split")
+    (tmp_path / "person01_walking_d1_uncomp.avi").write_bytes(b"somebody else's")
+    with pytest.raises(DataError, match=f"'{tmp_path}/cache/kth' holds no train videos"):
+        bench_kth(None)
+
+
+def test_without_decord_the_way_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "decord", None)
+    with pytest.raises(DataError, match="decord cannot be imported here.*pip install decord"):
+        bench_kth(str(tmp_path))

@@ -1,5 +1,6 @@
 """Benchmarks of reading read what they say, through the product's own path."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,19 @@ import pytest
 from drnet.datasets.contract import DataError
 from drnet.pipelines.bench_growth import bench_growth
 from drnet.pipelines.bench_stream import bench_memory, bench_step, bench_stream
+
+STAND_IN = """
+import pickle
+class MDSWriter:
+    def __init__(self, out, columns):
+        assert set(columns) == {"frames", "labels"} and columns["frames"].startswith("ndarray:uint8:")
+        self.rows, self.out = [], out
+    def write(self, row): self.rows.append(row)
+    def finish(self): pickle.dump(self.rows, open(self.out, "wb"))
+class StreamingDataset:
+    def __init__(self, local, shuffle, batch_size): self.rows = pickle.load(open(local, "rb"))
+    def __getitem__(self, number): return self.rows[number]
+"""
 
 # webdataset leaves tars open
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -31,8 +45,25 @@ def test_whole_clips_and_frames_asked_for_are_compared(found: dict[str, Any]) ->
 def test_a_peer_that_is_not_there_is_told(digits: Path) -> None:
     with pytest.raises(DataError, match="peer 'ffcv' is not known; there are webdataset"):
         bench_stream(digits, ("ffcv",), 8, 1)
-    with pytest.raises(DataError, match="cannot be measured in this environment"):
+    with pytest.raises(DataError, match="install it into an environment of its own"):
         bench_stream(digits, ("mosaicml-streaming",), 8, 1)
+
+
+def test_a_peer_in_another_environment_is_asked_for_its_own_seconds(digits: Path, tmp_path: Path) -> None:
+    """A stand-in for the package, with its interface, in a Python that has not ours."""
+    (tmp_path / "streaming.py").write_text(STAND_IN)
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    found = bench_stream(digits, ("mosaicml-streaming", "webdataset"), 8, 2, python=str(python))
+    for kind in ("whole", "asked"):
+        assert found[kind]["rates"]["mosaicml-streaming"] > 0
+        assert len(found[kind]["ratios"]["mosaicml-streaming"]["rounds"]) == 2
+
+
+def test_another_environment_without_the_package_is_told(digits: Path) -> None:
+    with pytest.raises(ValueError, match="ended without reading a clip"):
+        bench_stream(digits, ("mosaicml-streaming",), 8, 1, python=sys.executable)
 
 
 def test_a_training_step_is_compared_with_a_cached_batch(digits: Path) -> None:

@@ -1,5 +1,6 @@
 """The card of a data set is what the hub reads, and true."""
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from huggingface_hub import DatasetCard
 from drnet.datasets.contract import DataError
 from drnet.datasets.mnist import BouncingDigits
 from drnet.pipelines.build import build, plan_build
-from drnet.pipelines.card import write_card
+from drnet.pipelines.card import front_matter, write_card
 from drnet.pipelines.manifest import read_manifest
 from drnet.pipelines.verify import verify_data
 
@@ -90,3 +91,12 @@ def test_a_folder_without_a_data_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"manifest\.json is missing"):
         write_card(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("licence", "told"), [("generated, MIT", "mit"), ("UNLIMITED use", "other"), ("CC BY 4.0 (us)", "cc-by-4.0")]
+)
+def test_a_licence_is_known_by_its_whole_name(built: Path, licence: str, told: str) -> None:
+    manifest = read_manifest(built)
+    other = dataclasses.replace(manifest, about={**manifest.about, "licence": licence})
+    assert yaml.safe_load(front_matter(other).strip("-"))["license"] == told

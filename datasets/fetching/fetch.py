@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import requests
 
-from drnet.datasets.contract import DataError
+from drnet.datasets.contract import DataError, Tell
 from drnet.datasets.fetching.download import MirrorFailed, Patience, download, new_session
 from drnet.datasets.fetching.genuine import (
     NotGenuine,
@@ -32,13 +32,6 @@ from drnet.datasets.fetching.originals import Original, originals_of
 from drnet.datasets.fetching.part import Part, locked_part, room_in
 
 CHUNK = 1 << 20  # bytes unpacked at a time
-
-
-class Tell(Protocol):
-    """Hears how far a download is."""
-
-    def __call__(self, name: str, done: int, total: int | None) -> None:
-        """Take the file's name at the mirror, the bytes that lie here, and of how many if that is known."""
 
 
 @dataclass(frozen=True)
@@ -201,6 +194,8 @@ def _record(final: Path, original: Original, facts: dict[str, Any]) -> tuple[str
         temporary.replace(record)
     except OSError as error:  # a folder that is only read
         return (*notes_of(facts, original.videos), f"not recorded: {error.strerror}")
+    finally:
+        temporary.unlink(missing_ok=True)
     return (*notes_of(facts, original.videos), f"recorded in {record.name}")
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from drnet.datasets.contract import SourceFile
 from drnet.datasets.fetching.originals import Original, Videos
+from drnet.datasets.reading.avi import main_header
 from drnet.datasets.reading.source_files import sha256_file
 
 UNPACKED_LIMIT = 4 << 30  # bytes that the members of an archive may take together
 MEMBERS_LIMIT = 10_000  # of an archive
-HEADER = slice(48, 52)  # of an AVI file: the number of frames, in its main header
 
 
 class NotGenuine(Exception):  # noqa: N818 - caught where the file's name is known
@@ -115,6 +115,7 @@ def _frames(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
             pass
     if not member.filename.endswith(".avi"):
         return 0
-    if not (head.startswith(b"RIFF") and head[8:12] == b"AVI " and head[24:28] == b"avih"):
+    frames = main_header(head[24:]).frames
+    if not (head.startswith(b"RIFF") and head[8:12] == b"AVI ") or frames < 0:
         raise NotGenuine(f"holds {member.filename}, which is no AVI video")
-    return int.from_bytes(head[HEADER], "little")
+    return frames

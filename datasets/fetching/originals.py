@@ -126,7 +126,7 @@ ORIGINALS: Mapping[str, Originals] = {
     "mnist": Originals(
         title="MNIST, 70,000 handwritten digits",
         page="https://yann.lecun.com/exdb/mnist/",
-        licence="CC BY-SA 3.0 (Y. LeCun and C. Cortes)",
+        licence="CC BY-SA 3.0 (MNIST, Y. LeCun and C. Cortes)",
         citation="LeCun, Bottou, Bengio and Haffner, Gradient-based learning applied to document recognition, 1998",
         files=(
             _mnist(
@@ -150,7 +150,7 @@ ORIGINALS: Mapping[str, Originals] = {
     "norb": Originals(
         title="small NORB, 48,600 stereo photographs of 50 toys",
         page=_NORB,
-        licence="for research purposes; it cannot be sold",
+        licence="for research; it must not be sold",
         citation="LeCun, Huang and Bottou, Learning methods for generic object recognition with invariance to pose and "
         "lighting, CVPR 2004",
         files=(
@@ -201,7 +201,7 @@ ORIGINALS: Mapping[str, Originals] = {
     "kth": Originals(
         title="KTH actions, 599 videos of six actions by 25 persons",
         page=_KTH_MIRRORS[0],
-        licence="publicly available for non-commercial use; shows persons who can be recognised",
+        licence="publicly available for non-commercial use; shows persons who can be recognised: publish no pictures",
         citation="Schuldt, Laptev and Caputo, Recognizing human actions: a local SVM approach, ICPR 2004",
         files=(
             Original(

@@ -9,6 +9,7 @@ import re
 import struct
 from bisect import bisect_left
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -53,6 +54,20 @@ class AviFrames:
         return self.stated == self.whole and not self.damage
 
 
+class MainHeader(NamedTuple):
+    """What an AVI file says of its pictures: the microseconds that one is shown, and how many there are."""
+
+    microseconds: int
+    frames: int
+
+
+def main_header(header: bytes) -> MainHeader:
+    """Read the main header from what follows the letters `hdrl`; (0, -1) where it is not there."""
+    if header[:4] != b"avih" or len(header) < 28:
+        return MainHeader(0, -1)
+    return MainHeader(struct.unpack_from("<I", header, 8)[0], struct.unpack_from("<I", header, 24)[0])
+
+
 def avi_frames(data: bytes) -> AviFrames:
     """Count the frames of an AVI file.
 
@@ -75,8 +90,7 @@ def avi_frames(data: bytes) -> AviFrames:
             return AviFrames(stated, whole, damage or _contradiction(header, stated), in_order)
         if name == b"LIST" and data[at + 8 : at + 12] == b"hdrl":
             header = bytes(data[at + 12 : at + 8 + size])
-            if header[:4] == b"avih" and len(header) >= 28:
-                stated = struct.unpack_from("<I", header, 24)[0]
+            stated = main_header(header).frames
         at += 8 + size + size % 2
     raise NoAviError("its AVI header is damaged" if stated < 0 else "it has no frames")
 

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from drnet.datasets.reading.avi import main_header
+
 
 class AviLength(NamedTuple):
     """The length of a file as it is stated in it.
@@ -26,17 +28,12 @@ def avi_length(path: Path) -> AviLength:
         start, end = file.read(56), 0
         head = start[:12]
         while head[:4] == b"RIFF" and head[8:] in (b"AVI ", b"AVIX"):
-            size = _number(head, 4)
+            size = int.from_bytes(head[4:8], "little")
             if not 0 < size < 2**32 - 2**16:  # written by a program that could not go back
                 break
             end += 8 + size + size % 2
             file.seek(end)
             head = file.read(12)
-    has_header = (
-        start[:4] == b"RIFF" and start[8:16] == b"AVI LIST" and start[20:28] == b"hdrlavih" and len(start) == 56
-    )
-    return AviLength(end, _number(start, 32) * _number(start, 48) / 1e6 if has_header else 0.0)
-
-
-def _number(data: bytes, at: int) -> int:
-    return int.from_bytes(data[at : at + 4], "little")
+    has_header = start[:4] == b"RIFF" and start[8:16] == b"AVI LIST" and start[20:24] == b"hdrl"
+    stated = main_header(start[24:] if has_header else b"")
+    return AviLength(end, stated.microseconds * max(0, stated.frames) / 1e6)

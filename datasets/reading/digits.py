@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drnet.datasets import cache
-from drnet.datasets.contract import DataError, SourceFile, Split
+from drnet.datasets.contract import DataError, SourceFile, Split, Tell
 from drnet.datasets.fetching import originals
 
 Images = NDArray[np.uint8]  # (N, H, W), ink is bright
@@ -137,23 +137,29 @@ def cache_folder() -> Path:
     return cache.cache_folder() / "mnist"
 
 
-def _locate(source: str | None, file: IdxFile) -> Path:
+def fetch_missing(source: str | None, tell: Tell | None = None) -> None:
+    """Download the files that the user's cache lacks; nothing where another source is given. Raises as `load`."""
+    for file in (file for pair in FILES.values() for file in pair) if source is None else ():
+        _locate(None, file, tell)
+
+
+def _locate(source: str | None, file: IdxFile, tell: Tell | None = None) -> Path:
     folder = cache_folder() if source is None else Path(source)
     found = next((folder / name for name in file.names() if (folder / name).is_file()), None)
     if found is not None:
         return found
     if source is None:
-        return _download(file, folder)
+        return _download(file, folder, tell)
     if not folder.is_dir():
         raise DataError(f"source '{source}' is not a folder; {WAYS_OUT}")
     raise DataError(f"'{source}' holds no {file.name}, with .gz or without; {WAYS_OUT}")
 
 
-def _download(file: IdxFile, folder: Path) -> Path:
+def _download(file: IdxFile, folder: Path, tell: Tell | None) -> Path:
     from drnet.datasets.fetching.fetch import fetch_file  # only here: it brings an HTTP client
 
     try:
-        return fetch_file(originals.originals_of("mnist").file(f"{file.name}.gz"), folder).path
+        return fetch_file(originals.originals_of("mnist").file(f"{file.name}.gz"), folder, tell).path
     except DataError as error:
         raise DataError(f"{file.name}.gz is not in the cache '{folder}': {error}, or {WAYS_OUT}") from None
 

@@ -138,7 +138,9 @@ def open_library(folder: Path) -> Library:
         raise DataError(f"{texts[0]} cannot be read ({_reason(error)}); {WAYS_OUT}") from None
     videos = parse_sequences(text, str(texts[0]))
     # What somebody has unpacked wins over the archive that is still beside it.
-    places = _by_name(_members(folder)) | _by_name(Place(path) for path in sorted(folder.rglob("*.avi")))
+    places = _by_name(_members(folder)) | _by_name(
+        Place(path) for path in sorted(folder.rglob("*.avi")) if path.is_file()
+    )
     if not places:
         raise DataError(f"{folder}: none of the KTH videos is there, and none of their archives; {WAYS_OUT}")
     return Library(videos, places, texts[0])

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from drnet.datasets.contract import SPLITS, DataError
+from drnet.datasets.reading.source_files import printable
 
 EXAMPLES = 3  # names of files that do not match, that are told
 
@@ -137,8 +138,3 @@ def natural(name: str) -> tuple[tuple[tuple[int, str], ...], str]:
     """Return the key that sorts names with the numbers in them as numbers: 9 before 10, then 010 before 10."""
     parts = re.split(r"([0-9]+)", name)
     return tuple((int(part), "") if at % 2 else (-1, part) for at, part in enumerate(parts)), name
-
-
-def printable(name: str) -> str:
-    """Return a file's name as text, with what is no text in it written out."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from drnet.datasets.contract import DataError, SourceFile
@@ -54,6 +55,33 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def copies(root: Path, names: Sequence[str], order: Iterable[int] | None = None) -> dict[int, int]:
+    """Return which files have the bytes of an earlier one: for the place of each, that of the first. Empty ones are none.
+
+    Args:
+        root: the folder that names are relative to.
+        names: of the files.
+        order: places among the names, which say what is earlier; None for the order of the names.
+    """
+    sizes: dict[int, list[int]] = defaultdict(list)
+    for number in range(len(names)) if order is None else order:
+        path = root / names[number]
+        sizes[path.stat().st_size if path.is_file() else 0].append(number)
+    found = {}
+    for size, alike in sizes.items():
+        first: dict[str, int] = {}
+        for number in alike if size and len(alike) > 1 else ():
+            known = first.setdefault(sha256_file(root / names[number]), number)
+            if known != number:
+                found[number] = known
+    return found
+
+
+def printable(name: str | bytes) -> str:
+    """Return a file's name as text that JSON holds, with what is no text in it written out."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def _names(root: Path, paths: Iterable[Path | str]) -> Iterator[bytes]:
     """Yield the names below the root; bytes, since a file's name need not be text."""
     below = os.fsencode(root).rstrip(b"/") + b"/"
@@ -80,7 +108,7 @@ def _rows(root: Path, names: list[bytes]) -> list[SourceFile]:
 def _row(root: Path, name: bytes) -> SourceFile:
     path = root / os.fsdecode(name)
     try:
-        return SourceFile(name.decode("utf-8", "backslashreplace"), path.stat().st_size, sha256_file(path))
+        return SourceFile(printable(name), path.stat().st_size, sha256_file(path))
     except OSError as error:
         raise _unreadable(path, error) from None
 

@@ -2,7 +2,6 @@
 
 import functools
 import os
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from drnet.datasets.contract import SPLITS, DataError, Split
 from drnet.datasets.draws import key_of, permutation
-from drnet.datasets.reading.source_files import sha256_file
+from drnet.datasets.reading.source_files import copies, printable
 
 ENDINGS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 MOST_FILES = 10**6  # that a key can number
@@ -62,7 +61,7 @@ def listing(source: str, share: float, patterns: tuple[str, ...], seed: int) -> 
     }
     if not splits["train"]:
         raise DataError(f"test-files {' '.join(patterns)} names every video; leave some for the train split")
-    return Listing(names, splits, _copies(source, names, [*splits["train"], *splits["test"]]))
+    return Listing(names, splits, copies(Path(source), names, [*splits["train"], *splits["test"]]))
 
 
 def _names(source: str) -> Iterator[str]:
@@ -89,29 +88,8 @@ def _tests(names: Sequence[str], share: float, patterns: Sequence[str], seed: in
         return {number for number, name in enumerate(names) if name.startswith("test/")}
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise DataError(f"test-files {pattern} names no video; the first is '{text_of(names[0])}'")
+            raise DataError(f"test-files {pattern} names no video; the first is '{printable(names[0])}'")
     if patterns:
         return {n for n, name in enumerate(names) if any(fnmatchcase(name, pattern) for pattern in patterns)}
     wanted = min(len(names) - 1, max(1, round(share * len(names)))) if share else 0
     return set(permutation(key_of("test videos", seed), len(names))[:wanted].tolist())
-
-
-def _copies(source: str, names: Sequence[str], order: Sequence[int]) -> dict[int, int]:
-    """Return, for each file whose bytes are those of one before it in the order, that one. Empty files are no copies."""
-    sizes: dict[int, list[int]] = defaultdict(list)
-    for number in order:
-        path = Path(source, names[number])
-        sizes[path.stat().st_size if path.is_file() else 0].append(number)
-    copies = {}
-    for size, alike in sizes.items():
-        first: dict[str, int] = {}
-        for number in alike if size and len(alike) > 1 else ():
-            known = first.setdefault(sha256_file(Path(source, names[number])), number)
-            if known != number:
-                copies[number] = known
-    return copies
-
-
-def text_of(name: str) -> str:
-    """Return a file's name as text that JSON holds; a name need not be text."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -5,7 +5,6 @@ where it lies in the folder too. Textures, vertex and face colours are kept; ani
 """
 
 import functools
-import hashlib
 import io
 import json
 import logging
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from drnet.datasets.contract import DataError, ItemFailed, ItemFiltered, SourceFile
+from drnet.datasets.reading.source_files import copies, printable, source_files
 from drnet.datasets.rendering.chair_surfaces import Surface, Up, bodies_of, guess_up, upright
 from drnet.datasets.rendering.turntable import Body, Floats, Pixels
 
@@ -96,36 +96,27 @@ def sources(folder: str) -> list[SourceFile]:
         except ImportError:
             raise DataError(NO_COLLADA) from None
     root = Path(folder)
-    found = [root / name for name in _files(root) if Path(name).suffix.lower() in MODELS + UNREAD + BESIDE]
-    return [SourceFile(path.relative_to(root).as_posix(), path.stat().st_size, _sha256(path)) for path in found]
+    found = [name for name in _files(root) if Path(name).suffix.lower() in MODELS + UNREAD + BESIDE]
+    return source_files(root, found)
 
 
-def _sha256(path: Path) -> str:
-    status = path.stat()
-    return _sha256_of(str(path), status.st_size, status.st_mtime_ns)
+def look_again() -> None:
+    """Forget what the folders held: somebody may have put models there, or taken some away."""
+    names.cache_clear()
+    _twins.cache_clear()
 
 
-@functools.lru_cache(maxsize=100_000)
-def _sha256_of(path: str, size: int, changed: int) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def refuse_twin(folder: str, name: str) -> None:
+def refuse_twin(folder: str, number: int) -> None:
     """Raise ItemFiltered where an earlier model of the folder has the very same bytes: a chair is in one split only."""
-    root = Path(folder)
-    alike = _by_size(folder)[(root / name).stat().st_size]
-    for other in alike[: alike.index(name)]:
-        if _sha256(root / other) == _sha256(root / name):
-            raise ItemFiltered(f"{name} has the same bytes as {other}")
+    other = _twins(folder).get(number)
+    if other is not None:
+        model, first = (printable(names(folder)[place]) for place in (number, other))
+        raise ItemFiltered(f"{model} has the same bytes as {first}")
 
 
 @functools.lru_cache(maxsize=8)
-def _by_size(folder: str) -> dict[int, list[str]]:
-    sizes: dict[int, list[str]] = {}
-    for name in names(folder):
-        sizes.setdefault((Path(folder) / name).stat().st_size, []).append(name)
-    return sizes
+def _twins(folder: str) -> dict[int, int]:
+    return copies(Path(folder), names(folder))
 
 
 class Inside:
@@ -177,7 +168,7 @@ class Inside:
         return path.read_bytes()
 
     def _refuse(self, why: str) -> None:
-        self.refused.append(f"{self.name} {why}")
+        self.refused.append(f"{printable(self.name)} {why}")
         raise ItemFailed(self.refused[-1])
 
 
@@ -208,7 +199,7 @@ def load(folder: str, name: str, up: Up, size: int) -> list[Body]:
     """
     suffix, inside = Path(name).suffix.lower(), Inside(folder, name)
     if suffix in UNREAD:
-        raise ItemFailed(f"{name} is a {suffix} file, which is not read; convert it to .glb")
+        raise ItemFailed(f"{printable(name)} is a {suffix} file, which is not read; convert it to .glb")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the parsers, about what they make up for
@@ -219,7 +210,7 @@ def load(folder: str, name: str, up: Up, size: int) -> list[Body]:
     except Exception as error:  # the parsers raise anything at a broken file
         if not inside.refused:
             text = " ".join(str(error).split())[:200]
-            raise ItemFailed(f"{name} cannot be drawn: {text or type(error).__name__}") from None
+            raise ItemFailed(f"{printable(name)} cannot be drawn: {text or type(error).__name__}") from None
     if inside.refused:
         raise ItemFailed(inside.refused[0])
     return bodies
