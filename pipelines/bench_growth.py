@@ -3,60 +3,19 @@
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from drnet.datasets.contract import About, Clip, Label, SourceFile, Split
 from drnet.pipelines.bench import scratch
 from drnet.pipelines.bench_stream import planned
 from drnet.pipelines.build import build, plan_build
+from drnet.pipelines.dots import Dots
 from drnet.pipelines.progress import Progress, Silent
 from drnet.pipelines.source import open_shards
 
 CLIPS_PER_SHARD = 10
 BATCH = 100
 FAR = 1_000_000  # a step that no run reaches soon
-
-
-class Dots:
-    """Clips that cost nothing to draw: four frames of 16x16 in one grey.
-
-    Args:
-        clips: of the train split.
-    """
-
-    about = About("dots", 1, "clips that cost nothing", "MIT", "drnet", "number", "number")
-    labels: Mapping[str, Label] = {"number": Label("number", unit="id")}
-
-    def __init__(self, clips: int) -> None:
-        self.number = clips
-
-    def parameters(self) -> dict[str, Any]:
-        """Return the number of clips."""
-        return {"clips": self.number}
-
-    def sources(self) -> list[SourceFile]:
-        """Return no files."""
-        return []
-
-    def frame_shape(self) -> tuple[int, int, int]:
-        """Return (16, 16, 1)."""
-        return 16, 16, 1
-
-    def count(self, split: Split) -> int:
-        """Return the number of clips; the test split has none."""
-        return self.number if split == "train" else 0
-
-    def item(self, split: Split, index: int) -> str:
-        """Return the clip's key."""
-        return f"{split}-{index:09d}"
-
-    def clips(self, split: Split, index: int) -> Iterator[Clip]:
-        """Yield the clip."""
-        yield Clip(self.item(split, index), np.full((4, 16, 16, 1), index % 251, np.uint8), {"number": index})
 
 
 def bench_growth(

@@ -4,18 +4,15 @@ import multiprocessing
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from drnet.datasets.contract import About, Clip, Label, SourceFile, Split
 from drnet.pipelines.bench import scratch
 from drnet.pipelines.build import build, plan_build, refuse_other_build
+from drnet.pipelines.dots import Dots
 from drnet.pipelines.finish import finish
 from drnet.pipelines.jobs import write_shard
 from drnet.pipelines.manifest import ACCOUNTING, MANIFEST, read_manifest
@@ -24,44 +21,6 @@ from drnet.pipelines.shard import sidecar_path
 from drnet.pipelines.workers import local_pool
 
 SIZES = ((1_000, 100), (10_000, 100), (100_000, 100), (100_000, 1000), (100_000, 10))  # clips, clips in each shard
-
-
-class Blank:
-    """Clips that cost nothing to draw: two frames of 16x16 in one grey.
-
-    Args:
-        clips: of the train split; there is no other.
-    """
-
-    about = About("blank", 1, "clips that cost nothing", "MIT", "drnet", "number", "number")
-    labels: Mapping[str, Label] = {"number": Label("number", unit="id")}
-
-    def __init__(self, clips: int) -> None:
-        self.number = clips
-
-    def parameters(self) -> dict[str, Any]:
-        """Return the number of clips."""
-        return {"clips": self.number}
-
-    def sources(self) -> list[SourceFile]:
-        """Return no files."""
-        return []
-
-    def frame_shape(self) -> tuple[int, int, int]:
-        """Return (16, 16, 1)."""
-        return 16, 16, 1
-
-    def count(self, split: Split) -> int:
-        """Return the number of clips."""
-        return self.number if split == "train" else 0
-
-    def item(self, split: Split, index: int) -> str:
-        """Return the clip's key."""
-        return f"{split}-{index:09d}"
-
-    def clips(self, split: Split, index: int) -> Iterator[Clip]:
-        """Yield the clip."""
-        yield Clip(self.item(split, index), np.full((2, 16, 16, 1), index % 251, np.uint8), {"number": index})
 
 
 def bench_scale(
@@ -101,7 +60,7 @@ def bench_scale(
 
 def _measure(pipe: Connection, clips: int, per_shard: int, out: Path) -> None:
     began, cpu = time.perf_counter(), time.process_time()
-    plan = plan_build(Blank(clips), "raw", per_shard)
+    plan = plan_build(Dots(clips, frames=2), "raw", per_shard)
     with local_pool(1) as pool:  # the jobs' own memory is not this process's
         build(plan, out, executor=pool)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3  # MB; kB are given

@@ -21,12 +21,12 @@ from drnet.pipelines.claim import locked, refuse_file, refuse_others
 from drnet.pipelines.codec import EXTENSIONS, Codec
 from drnet.pipelines.engine import Engine, check_engine, open_engine, wait_until_visible
 from drnet.pipelines.failures import Budget, Teller, failures_line
-from drnet.pipelines.files import canonical_json, remove_temporaries, sha256_of
+from drnet.pipelines.files import remove_temporaries
 from drnet.pipelines.finish import BuildPlan, finish
 from drnet.pipelines.jobs import Job, modules_of, shard_is_done, tool_versions, write_shard
-from drnet.pipelines.manifest import CARD, PICTURE, Manifest, read_manifest
+from drnet.pipelines.manifest import CARD, PICTURE, Manifest, build_id, read_manifest
 from drnet.pipelines.progress import Progress, Silent
-from drnet.pipelines.shard import FORMAT, sidecar_path
+from drnet.pipelines.shard import sidecar_path
 
 __all__ = [
     "BuildPlan",
@@ -94,20 +94,12 @@ def plan_build(
     per_shard = clips_per_shard or max(1, min(LARGEST_SHARD, -(-data.count("train") // SHARDS_AIMED_AT)))
     with _told_after(PATIENCE, progress or Silent(), f"reading the sources of {data.about.name} for their SHA-256"):
         sources = tuple(data.sources())
-    identity = {
-        "format": FORMAT,
-        "data_set": data.about.name,
-        "version": data.about.version,
-        "parameters": data.parameters(),
-        "codec": codec,
-        "clips_per_shard": per_shard,
-        "sources": sorted([source.name, source.sha256] for source in sources),
-    }
     jobs = []
     for split in SPLITS:
         starts = range(0, data.count(split), per_shard)
         jobs += [Job(split, n, at, min(at + per_shard, data.count(split))) for n, at in enumerate(starts)]
-    build = sha256_of(canonical_json(identity))
+    hashes = [(source.name, source.sha256) for source in sources]
+    build = build_id(data.about.name, data.about.version, data.parameters(), codec, per_shard, hashes)
     return BuildPlan(data, codec, build, tool_versions(), per_shard, tuple(jobs), sources)
 
 

@@ -106,6 +106,18 @@ def front_matter(manifest: Manifest) -> str:
         for split, rows in manifest.splits.items()
         if sum(r.clips for r in rows)
     ]
+    values["dataset_info"] = {
+        "splits": [
+            {
+                "name": split,
+                "num_examples": sum(row.clips for row in rows),
+                "num_bytes": sum(row.size for row in rows),
+            }
+            for split, rows in manifest.splits.items()
+            if any(row.clips for row in rows)
+        ]
+    }
+    values["source_datasets"] = ["original"]
     values["configs"] = [{"config_name": "default", "data_files": files}]
     return (
         "---\n" + "".join(f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items()) + "---"

@@ -20,11 +20,13 @@ from torch.utils.data import IterableDataset, get_worker_info
 from drnet.datasets.contract import DataError
 from drnet.datasets.draws import Words
 from drnet.pipelines.content import ContentKeys
-from drnet.pipelines.plan import Plan, frame_fours, frame_pairs
+from drnet.pipelines.files import MACHINE_ERRORS
+from drnet.pipelines.plan import Plan, apart, frame_fours, frame_pairs, meets_itself, part_of
 from drnet.pipelines.prefetch import fetched_ahead
 from drnet.pipelines.source import Collection
 
 READ_AHEAD = 3  # batches read by the thread in advance
+ENDS = 5.0  # seconds for the thread to end; one that waits for a server that is silent ends with the process
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class PlannedFrames(IterableDataset[dict[str, Any]]):
     Args:
         collection: where frames come from.
         plan: the order.
-        max_offset: K of Sec. 3.
+        max_offset: K of Sec. 3, in frames.
         start: first step.
         cyclic: clips are whole turns.
         rank: number of this process among those that train together.
@@ -92,24 +94,29 @@ class PlannedFrames(IterableDataset[dict[str, Any]]):
         if plan.batch_size % world_size:
             size = plan.batch_size
             raise ValueError(f"batch size {size} is not allowed with {world_size} processes; it must be a multiple")
+        if plan.batch_size == world_size:
+            raise ValueError(
+                f"batch size {world_size} is not allowed with as many processes; each needs 2 clips or more"
+            )
         self.collection, self.plan, self.start = collection, plan, start
         self.max_offset, self.cyclic, self.tolerant = max_offset, cyclic, tolerant
         self.drawn, self.keys = drawn, ContentKeys(collection) if keyed else None
         self.batch_size = plan.batch_size // world_size  # of this process
-        self._part = slice(rank * self.batch_size, (rank + 1) * self.batch_size)
+        self._rank, self._world_size = rank, world_size
 
     def read(self, step: int, out: NDArray[np.uint8] | None = None) -> Batch:
         """Read this process's part of one step's batch, into `out` where it is given."""
         planned = self.plan.batch(step)
-        chosen = planned.clips[self._part]
+        places = part_of(planned.clips, self._rank, self._world_size)
+        chosen, raw = planned.clips[places], planned.raw[places]
         if out is None:
             out = np.empty((len(chosen), 2 if self.drawn == "pair" else 4, *self.collection.frame_shape), np.uint8)
         if self.tolerant:
-            return self._read_what_can_be(step, chosen, planned.raw[self._part], out)
-        places = [self.collection.locate(clip) for clip in chosen.tolist()]
-        lengths = [shard.sidecar.samples[index].length for shard, index in places]
-        times = self._times(planned.raw[self._part], lengths)
-        for (shard, index), pair, place in zip(places, times.tolist(), out, strict=True):
+            return self._read_what_can_be(step, chosen, raw, out)
+        located = [self.collection.locate(clip) for clip in chosen.tolist()]
+        lengths = [shard.sidecar.samples[index].length for shard, index in located]
+        times = self._times(raw, lengths)
+        for (shard, index), pair, place in zip(located, times.tolist(), out, strict=True):
             shard.read_frames(index, pair, place)
         return Batch(step, out, chosen, times, self._keys(chosen))
 
@@ -131,14 +138,23 @@ class PlannedFrames(IterableDataset[dict[str, Any]]):
                 length = shard.sidecar.samples[index].length
                 pair = self._times(raw[row : row + 1], [length])[0]
                 shard.read_frames(index, pair.tolist(), out[len(rows)])
+                self._keys(chosen[row : row + 1])
             except (DataError, OSError) as error:
+                if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
+                    raise  # no clip is to blame
                 skipped.append((clip, " ".join(str(error).split())))
                 continue
             rows.append(row)
             times.append(pair)
         if len(rows) < 2:
             raise DataError(f"step {step}: fewer than two clips of its batch can be read; {skipped[0][1]}")
-        return Batch(step, out[: len(rows)], chosen[rows], np.stack(times), self._keys(chosen[rows]), tuple(skipped))
+        frames, clips, drawn = out[: len(rows)], chosen[rows], np.stack(times)
+        if skipped and meets_itself(clips):  # those between two equal ones are gone
+            order = apart(clips)
+            frames, clips, drawn = frames[order], clips[order], drawn[order]
+            if meets_itself(clips):
+                raise DataError(f"step {step}: too few clips are left to pair each with another; {skipped[0][1]}")
+        return Batch(step, frames, clips, drawn, self._keys(clips), tuple(skipped))
 
     def batches(self) -> Iterator[Batch]:
         """Yield batches from the first step on, without end."""
@@ -150,8 +166,13 @@ class PlannedFrames(IterableDataset[dict[str, Any]]):
                 yield self.read(step)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Yield WebDataset samples: `__key__`, `__url__`, `npy` (2, H, W, C) uint8, `times` (2,), `clip`, `step`."""
+        """Yield WebDataset samples: `__key__`, `__url__`, `npy` (F, H, W, C) uint8, `times` (F,), `clip`, `step`.
+
+        A clip that cannot be read ends it, `tolerant` or not: nothing in a sample would tell of one that was left out.
+        """
         for batch in self.batches():
+            if batch.skipped:
+                raise DataError(batch.skipped[0][1])
             for frames, clip, times in zip(batch.frames, batch.clips, batch.times, strict=True):
                 shard, index = self.collection.locate(int(clip))
                 key = shard.sidecar.samples[index].key
@@ -216,7 +237,7 @@ def read_ahead(batches: Iterator[Batch], depth: int = READ_AHEAD) -> Generator[B
             yield item
     finally:
         stop.set()
-        thread.join()
+        thread.join(ENDS)
 
 
 def to_device(frames: NDArray[np.uint8], device: torch.device) -> Tensor:

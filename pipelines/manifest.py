@@ -102,6 +102,12 @@ class Manifest:
         """Return the file as it is written."""
         return pretty_json(self.to_json())
 
+    def expected_build(self) -> str:
+        """The build id that its settings and sources make."""
+        sources = [(row["name"], row["sha256"]) for row in self.sources]
+        name, version = self.about["data_set"], self.about["version"]
+        return build_id(name, version, self.parameters, self.codec, self.clips_per_shard, sources)
+
     def clips(self, split: str) -> int:
         """Number of clips of a split."""
         return sum(row.clips for row in self.splits.get(split, ()))
@@ -208,6 +214,36 @@ def _label(row: Any) -> Label:
     if period is not None and not (type(period) in (int, float) and 0 < period < LARGEST):
         raise ValueError(f"period {short(period)} is not a number above 0")
     return Label.from_json(harmless(row, "label"))
+
+
+def build_id(
+    data_set: str,
+    version: int,
+    parameters: Mapping[str, Any],
+    codec: str,
+    clips_per_shard: int,
+    sources: Iterable[tuple[str, str]],
+) -> str:
+    """Return the build id: SHA-256 over all that decides the bytes of a data set.
+
+    Args:
+        data_set: its name.
+        version: of the class that makes it.
+        parameters: of the data set, its seed included.
+        codec: how frames are stored.
+        clips_per_shard: source items of each shard.
+        sources: name and SHA-256 of each raw file.
+    """
+    identity = {
+        "format": FORMAT,
+        "data_set": data_set,
+        "version": version,
+        "parameters": parameters,
+        "codec": codec,
+        "clips_per_shard": clips_per_shard,
+        "sources": sorted([name, digest] for name, digest in sources),
+    }
+    return sha256_of(canonical_json(identity))
 
 
 def order_key(shards: Iterable[tuple[str, str]]) -> str:

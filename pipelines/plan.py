@@ -106,12 +106,46 @@ def keep_apart(clips: NDArray[np.int64]) -> NDArray[np.int64]:
     equal clips together, the most frequent first, dealt to the even places and then to the odd ones. That keeps all apart
     as long as no clip fills more than half of the places.
     """
-    if not (clips == np.roll(clips, 1)).any():
-        return clips
+    return clips[apart(clips)] if meets_itself(clips) else clips
+
+
+def meets_itself(clips: NDArray[np.int64]) -> bool:
+    """Whether any of some clips (B,) stands beside itself, the last and the first being neighbours."""
+    return bool((clips == np.roll(clips, 1)).any())
+
+
+def apart(clips: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the order (B,) of places in which equal clips (B,) are dealt apart; see `keep_apart`."""
+    order = np.empty(len(clips), np.int64)
+    order[np.r_[0 : len(clips) : 2, 1 : len(clips) : 2]] = _most_frequent_first(clips)
+    return order
+
+
+def _most_frequent_first(clips: NDArray[np.int64]) -> NDArray[np.int64]:
     _, numbers, counts = np.unique(clips, return_inverse=True, return_counts=True)
-    dealt = np.empty_like(clips)
-    dealt[np.r_[0 : len(clips) : 2, 1 : len(clips) : 2]] = clips[np.lexsort((clips, -counts[numbers]))]
-    return dealt
+    return np.lexsort((clips, -counts[numbers]))
+
+
+def part_of(clips: NDArray[np.int64], rank: int, world_size: int) -> NDArray[np.int64]:
+    """Return which places of a batch one of several processes reads, so that no clip stands beside itself there either.
+
+    The parts follow one another in the batch. Only where a clip would meet itself inside a part is the batch dealt anew
+    among the processes, equal clips to different ones: each clip keeps its random words, so all parts together stay the
+    same. Two equal clips of a part still meet where a clip fills more than half of it, as in a collection of few clips.
+
+    Args:
+        clips: (B,) of the whole batch; `world_size` divides B.
+        rank: number of the process.
+        world_size: how many they are.
+
+    Returns:
+        (B / world_size,) int64.
+    """
+    parts = np.arange(len(clips)).reshape(world_size, -1)
+    if world_size > 1 and any(meets_itself(clips[places]) for places in parts):
+        parts = _most_frequent_first(clips).reshape(-1, world_size).T
+    mine = parts[rank]
+    return mine[apart(clips[mine])] if meets_itself(clips[mine]) else mine
 
 
 def frame_pairs(

@@ -30,7 +30,7 @@ from drnet.pipelines.manifest import MANIFEST, Manifest, order_key, read_manifes
 from drnet.pipelines.room import share
 from drnet.pipelines.shard import LABELS_LIMIT, Sample, Sidecar, read_sidecar, sidecar_path
 
-OPEN_SHARDS = 256  # kept open at once
+OPEN_SHARDS = 100  # kept open at once, with up to two descriptors each: some systems give a process 256
 
 
 class Shard:
@@ -90,7 +90,11 @@ class Shard:
         return frames
 
     def read_clip(self, index: int, out: NDArray[np.uint8]) -> None:
-        """Read all frames of a clip into `out`, (T, H, W, C) uint8 in C order, checked: no memory is touched anew."""
+        """Read all frames of a clip into `out`, (T, H, W, C) uint8 in C order, checked: no memory is touched anew.
+
+        A raw shard is read as mapped memory. As with all such memory, a disk that fails under it ends the process by a
+        signal; where that must not be, use `clip`.
+        """
         sample = self.sidecar.samples[index]
         if self.sidecar.codec != "raw":
             frames = self._decode(index)
@@ -225,11 +229,6 @@ class Collection:
         shard, index = self.locate(clip)
         return shard.clip(index)
 
-    def read_clip(self, clip: int, out: NDArray[np.uint8]) -> None:
-        """Read all frames of a clip into `out`, (T, H, W, C) uint8, as fast as can be."""
-        shard, index = self.locate(clip)
-        shard.read_clip(index, out)
-
     def labels(self, clip: int) -> dict[str, Any]:
         """Return a clip's labels."""
         shard, index = self.locate(clip)
@@ -297,7 +296,7 @@ def open_shards(spec: str | Path, splits: Sequence[str] = ("train",)) -> Collect
     if remote:
         urls.check_url(text)
     if (urls.without_query(text) if remote else text).endswith(".tar"):
-        return _open_pattern(text)
+        return _not_empty(_open_pattern(text), f"{urls.shown(text)}: no clips in these shards")
     if remote:
         manifest = remote_manifest(urls.inside(text, MANIFEST))
     else:
@@ -314,9 +313,12 @@ def open_shards(spec: str | Path, splits: Sequence[str] = ("train",)) -> Collect
     ]
     if not remote:
         _check_present([Path(place.location) for place in places])
-    collection = Collection(places, manifest)
+    return _not_empty(Collection(places, manifest), f"{urls.shown(text)}: no clips in split {' and '.join(splits)}")
+
+
+def _not_empty(collection: Collection, what: str) -> Collection:
     if not len(collection):
-        raise DataError(f"{urls.shown(text)}: no clips in split {' and '.join(splits)}; build the data set with some")
+        raise DataError(f"{what}; build the data set with some")
     return collection
 
 

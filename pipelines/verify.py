@@ -169,6 +169,8 @@ class Verifier:
                 self.problems.append(f"{manifest}: shard {name} is listed twice; {AGAIN}")
         if manifest.read_bytes() != self.manifest.to_bytes():
             self.problems.append(f"{manifest}: it was changed after the build; {AGAIN}")
+        if self.manifest.expected_build() != self.manifest.build:
+            self.problems.append(f"{manifest}: its build id is not the one of its settings and sources; {AGAIN}")
         accounting = self.folder / ACCOUNTING
         self.problems += [f"{accounting}: {p}; {AGAIN}" for p in self.accounts.problems(accounting, self.manifest)]
 

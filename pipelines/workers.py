@@ -49,10 +49,19 @@ def in_any_order(
             future = ended.get()
             yield pending.pop(future), future.result()
     except BrokenProcessPool:
+        pending.clear()  # the pool's own thread is ending these, and stumbles over one that is cancelled meanwhile
         raise DataError("a worker process died (killed, or out of memory); run the same command again") from None
     finally:
-        for future in pending:
-            future.cancel()
+        if not isinstance(executor, LocalPool):
+            for future in pending:
+                future.cancel()
+
+
+class LocalPool(ProcessPoolExecutor):
+    """Local processes whose end ends their jobs.
+
+    None is cancelled: when its processes die, Python 3.11's pool stumbles over cancelled jobs, with a traceback.
+    """
 
 
 @contextmanager
@@ -68,13 +77,13 @@ def local_pool(workers: int, start: Literal["spawn", "fork"] = "spawn") -> Itera
     """
     others = set(multiprocessing.active_children())
     context = multiprocessing.get_context(start)
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_the_parent)
+    pool = LocalPool(workers, mp_context=context, initializer=_end_with_the_parent)
     try:
         yield pool
     finally:
         for process in set(multiprocessing.active_children()) - others:
             process.terminate()
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.shutdown(wait=True)
 
 
 @contextmanager

@@ -85,7 +85,7 @@ def test_chairs_of_models_are_made_again_from_where_the_models_are(tmp_path: Pat
     again = restore("chairs", data.parameters(), source=tmp_path)
     assert again.parameters() == data.parameters()
     assert again.item("train", 0) == data.item("train", 0)
-    with pytest.raises(DataError, match="'chairs' is made from files; say where they are: --source DIR$"):
+    with pytest.raises(DataError, match=r"'chairs' is made from files; say where they are: --source DIR$"):
         restore("chairs", data.parameters())
 
 
@@ -99,5 +99,5 @@ def test_an_argument_that_no_manifest_records_is_named(tmp_path: Path, monkeypat
         "        super().__init__('optdigits')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(DataError, match="needs ink, which is none of its parameters$"):
+    with pytest.raises(DataError, match=r"needs ink, which is none of its parameters$"):
         restore("needy_set:Needy", {})

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -312,3 +313,42 @@ def test_the_truth_of_a_swap_is_the_contents_chair_at_the_poses_elevation(tmp_pa
     for content, pose in ((0, 7), (8, 3), (4, 4)):
         wanted = data.render("test", content // 3, [180], data.elevation[pose % 3])[0]
         np.testing.assert_array_equal(truth(content, pose, 2), wanted)
+
+
+def write_models(folder: Path, *names: bytes) -> str:
+    """Write tetrahedra of different heights, in text; return the folder."""
+    folder.mkdir(exist_ok=True)
+    for height, name in enumerate(names, 1):
+        points = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, height)]
+        faces = [[points[corner] for corner in corners] for corners in ((0, 2, 1), (0, 1, 3), (0, 3, 2), (1, 2, 3))]
+        text = "".join(
+            "facet normal 0 0 0\nouter loop\n"
+            + "".join("vertex {} {} {}\n".format(*point) for point in face)
+            + "endloop\nendfacet\n"
+            for face in faces
+        )
+        (folder / os.fsdecode(name)).write_text(f"solid\n{text}endsolid\n")
+    return str(folder)
+
+
+@pybullet_here
+def test_a_model_whose_name_is_no_text_is_built_under_a_name_that_is(tmp_path: Path) -> None:
+    pytest.importorskip("trimesh")
+    folder = write_models(tmp_path / "models", b"a\xff.stl")
+    first = (Path(folder) / os.fsdecode(b"a\xff.stl")).read_bytes()
+    (Path(folder) / os.fsdecode(b"b\xff.stl")).write_bytes(first)
+    (Path(folder) / os.fsdecode(b"c\xff.stl")).write_bytes(b"solid")
+    report = build(plan_build(Chairs(meshes=folder, size=32, frames=2, test_clips=0), "zstd"), tmp_path / "built")
+    assert report.counts["train"] == {"failed": 1, "filtered": 1, "written": 1}
+    assert verify_data(tmp_path / "built")[0] == []
+    rows = [json.loads(line) for line in (tmp_path / "built" / "accounting.jsonl").read_text().splitlines()]
+    assert [row["item"] for row in rows] == ["a\\xff.stl", "b\\xff.stl", "c\\xff.stl"]
+    assert rows[1]["why"] == "b\\xff.stl has the same bytes as a\\xff.stl"
+    assert rows[2]["why"].startswith("c\\xff.stl cannot be drawn: ")
+
+
+def test_models_put_into_the_folder_are_seen_by_the_next_data_set(tmp_path: Path) -> None:
+    folder = write_models(tmp_path, b"a.stl", b"b.stl", b"c.stl")
+    assert Chairs(meshes=folder).count("train") == 2
+    write_models(tmp_path, b"d.stl", b"e.stl")
+    assert Chairs(meshes=folder).count("train") == 4

@@ -1,5 +1,6 @@
 """What lies in the folder already is checked, used and kept; no address here answers, so nothing can be downloaded."""
 
+import errno
 import gzip
 import hashlib
 import json

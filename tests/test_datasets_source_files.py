@@ -110,6 +110,6 @@ def test_copies_are_told_with_the_first_file_of_their_bytes(tmp_path: Path) -> N
     assert copies(tmp_path, names, [3, 2, 1, 0]) == {2: 3, 0: 3}
 
 
-def test_a_name_that_is_no_text_is_written_out() -> None:
+def test_names_become_text_and_text_stays_as_it_is() -> None:
     assert printable("ä/ok") == "ä/ok"
     assert printable(os.fsdecode(b"a\xff")) == printable(b"a\xff") == r"a\xff"

@@ -9,8 +9,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from drnet.pipelines import plan as plan_module
-from drnet.pipelines.bench_growth import Dots
 from drnet.pipelines.build import build, plan_build
+from drnet.pipelines.dots import Dots
 from drnet.pipelines.loader import PlannedFrames
 from drnet.pipelines.plan import Plan
 from drnet.pipelines.source import Collection, open_shards
@@ -108,9 +108,32 @@ def test_the_frames_are_those_of_the_clips_named(folders: dict[int, Path]) -> No
         assert (batch.frames == (batch.clips % 251).astype(np.uint8)[:, None, None, None, None]).all()
 
 
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_no_process_has_a_clip_beside_itself_and_all_together_have_the_same_samples(tmp_path: Path, world: int) -> None:
+    build(plan_build(Dots(13), "raw", 5), tmp_path)
+    shards = open_shards(tmp_path)
+    plan = Plan(shards.order_key, 0, [place.clips for place in shards.places], 12)
+    one, *parts = [PlannedFrames(shards, plan, OFFSET, rank=r, world_size=w) for w in (1, world) for r in range(w)]
+    dealt = 0
+    for step in range(100):
+        whole, found = one.read(step), [part.read(step) for part in parts]
+        for batch in found:
+            assert (batch.clips != np.roll(batch.clips, 1)).all()
+            assert (batch.frames == batch.clips.astype(np.uint8)[:, None, None, None, None]).all()
+        rows = [(clip, *times) for b in found for clip, times in zip(b.clips.tolist(), b.times.tolist(), strict=True)]
+        truth = [(clip, *times) for clip, times in zip(whole.clips.tolist(), whole.times.tolist(), strict=True)]
+        assert sorted(rows) == sorted(truth)
+        dealt += rows != truth
+    assert dealt, "no step put the rule to the test"
+
+
 @pytest.mark.parametrize(
     ("rank", "world", "said"),
-    [(2, 2, "rank 2 is not allowed; it must be from 0 to 1"), (0, 5, "batch size 96 is not allowed with 5 processes")],
+    [
+        (2, 2, "rank 2 is not allowed; it must be from 0 to 1"),
+        (0, 5, "batch size 96 is not allowed with 5 processes"),
+        (0, 96, "batch size 96 is not allowed with as many processes; each needs 2 clips or more"),
+    ],
 )
 def test_a_part_that_is_none_is_refused(folders: dict[int, Path], rank: int, world: int, said: str) -> None:
     shards = open_shards(folders[1])

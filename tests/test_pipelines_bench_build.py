@@ -53,7 +53,9 @@ def test_kth_is_looked_for_in_the_cache_and_nowhere_else(tmp_path: Path, monkeyp
     monkeypatch.setenv("DRNET_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cache" / "kth").mkdir(parents=True)
-    (tmp_path / "cache" / "kth" / "00sequences.txt").write_text("person17_walking_d1\tframes\t1-9\n")
+    (tmp_path / "cache" / "kth" / "00sequences.txt").write_text(
+        "person01_walking_d1 frames 1-9\nperson17_walking_d1 frames 1-9\n"
+    )
     (tmp_path / "cache" / "kth" / "person17_walking_d1_uncomp.avi").write_bytes(b"of the test split")
     (tmp_path / "person01_walking_d1_uncomp.avi").write_bytes(b"somebody else's")
     with pytest.raises(DataError, match=f"'{tmp_path}/cache/kth' holds no train videos"):
@@ -62,5 +64,5 @@ def test_kth_is_looked_for_in_the_cache_and_nowhere_else(tmp_path: Path, monkeyp
 
 def test_without_decord_the_way_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "decord", None)
-    with pytest.raises(DataError, match="decord cannot be imported here.*pip install decord"):
+    with pytest.raises(DataError, match=r"decord cannot be imported here.*pip install decord"):
         bench_kth(str(tmp_path))

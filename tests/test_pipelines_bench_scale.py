@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from drnet.pipelines.bench_scale import Blank, bench_scale
+from drnet.pipelines.bench_scale import bench_scale
 from drnet.pipelines.build import build, plan_build
+from drnet.pipelines.dots import Dots
 from drnet.pipelines.verify import verify_data
 
 
@@ -18,5 +19,5 @@ def test_what_is_sent_with_a_job_and_kept_in_memory_does_not_grow_with_the_clips
 
 
 def test_its_data_set_is_a_right_one(tmp_path: Path) -> None:
-    build(plan_build(Blank(25), "raw", 10), tmp_path)
+    build(plan_build(Dots(25, frames=2), "raw", 10), tmp_path)
     assert verify_data(tmp_path)[0] == []

@@ -1,15 +1,19 @@
 """Benchmarks of reading read what they say, through the product's own path."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from drnet.datasets.contract import DataError
+from drnet.datasets.contract import Clip, DataError, Split
 from drnet.pipelines.bench_growth import bench_growth
 from drnet.pipelines.bench_stream import bench_memory, bench_step, bench_stream
+from drnet.pipelines.build import build, plan_build
+from drnet.pipelines.dots import Dots
 
 STAND_IN = """
 import pickle
@@ -40,6 +44,17 @@ def test_whole_clips_and_frames_asked_for_are_compared(found: dict[str, Any]) ->
     frames = 8 * 32 * 32 * 3
     assert found["megabytes"] == pytest.approx(found["whole"]["rates"]["drnet"] * frames / 1e6)
     assert all(value > 0 for value in found["stages"].values())
+
+
+def test_clips_of_different_lengths_are_measured_too(tmp_path: Path) -> None:
+    class Growing(Dots):
+        def clips(self, split: Split, index: int) -> Iterator[Clip]:
+            for clip in super().clips(split, index):
+                yield replace(clip, frames=np.repeat(clip.frames, 1 + index % 3, 0))
+
+    build(plan_build(Growing(9), "raw", 4), tmp_path)
+    found = bench_stream(tmp_path, ("webdataset",), batch_size=4, rounds=1)
+    assert found["megabytes"] == pytest.approx(found["whole"]["rates"]["drnet"] * 8 * 16 * 16 / 1e6)
 
 
 def test_a_peer_that_is_not_there_is_told(digits: Path) -> None:

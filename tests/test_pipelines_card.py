@@ -47,6 +47,16 @@ def test_the_front_matter_is_one_that_the_hub_understands(text: str) -> None:
     assert {row["split"]: row["path"] for row in files} == {"train": "train-*.tar", "test": "test-*.tar"}
 
 
+def test_the_splits_are_told_as_the_hub_wants_them(built: Path, text: str) -> None:
+    splits = {row["name"]: row for row in front(text)["dataset_info"]["splits"]}
+    assert {name: row["num_examples"] for name, row in splits.items()} == {"train": 6, "test": 1}
+    sizes = {
+        split: sum((built / row.name).stat().st_size for row in rows)
+        for split, rows in read_manifest(built).splits.items()
+    }
+    assert {name: row["num_bytes"] for name, row in splits.items()} == sizes
+
+
 def test_the_data_files_are_the_shards(built: Path, text: str) -> None:
     for row in front(text)["configs"][0]["data_files"]:
         assert sorted(p.name for p in built.glob(row["path"])) == [

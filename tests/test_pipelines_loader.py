@@ -2,6 +2,7 @@
 
 import pickle
 import threading
+import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -208,6 +209,26 @@ def test_the_thread_reads_a_few_batches_ahead_and_no_more(collection: Collection
     assert not threading.Event().wait(0.3)
     assert len(made) == READ_AHEAD + 2
     batches.close()
+
+
+def test_a_read_that_does_not_end_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("drnet.pipelines.loader.ENDS", 0.05)
+    answered, batch = threading.Event(), Batch(0, np.empty(0, np.uint8), np.empty(0, np.int64), np.empty(0, np.int64))
+
+    def silent() -> Iterator[Batch]:
+        yield batch
+        answered.wait(60)
+
+    batches = read_ahead(silent())
+    next(batches)
+    began = time.monotonic()
+    batches.close()
+    assert time.monotonic() - began < 10
+    assert len(reading()) == 1
+    answered.set()
+    for thread in reading():
+        thread.join(10)
+    assert not reading()
 
 
 def test_a_stream_that_ends_ends_the_loop(collection: Collection) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from drnet.datasets.draws import key_of, words
 from drnet.pipelines import plan as module
-from drnet.pipelines.plan import Plan, frame_fours, frame_pairs, keep_apart
+from drnet.pipelines.plan import Plan, frame_fours, frame_pairs, keep_apart, part_of
 
 GOLDEN_CLIPS = [[11, 4, 9, 3], [5, 10, 7, 8], [1, 0, 2, 6], [5, 3, 4, 2]]
 GOLDEN_RAW = [2679561997797555857, 14967489484277388555, 4386316806699426570, 1419280638919549640]
@@ -58,6 +58,30 @@ def test_a_batch_without_neighbours_of_one_clip_keeps_the_streams_order() -> Non
     chosen = np.array([5, 1, 5, 2, 3])
     assert keep_apart(chosen) is chosen
     assert sorted(keep_apart(np.array([5, 1, 2, 3, 5])).tolist()) == [1, 2, 3, 5, 5]
+
+
+@given(
+    size=st.integers(2, 9),
+    world=st.integers(1, 6),
+    more=st.integers(0, 20),
+    seed=st.integers(0, 99),
+    step=st.integers(0, 99),
+)
+@settings(max_examples=300, deadline=None)
+def test_a_clip_never_stands_beside_itself_in_a_processs_part(
+    size: int, world: int, more: int, seed: int, step: int
+) -> None:
+    batch = max(4, size * world) // world * world
+    chosen = Plan("k", seed, [batch + more], batch).batch(step).clips
+    parts = [part_of(chosen, rank, world) for rank in range(world)]
+    assert sorted(np.concatenate(parts).tolist()) == list(range(batch))
+    for places in parts:
+        assert (chosen[places] != np.roll(chosen[places], 1)).all()
+
+
+def test_parts_follow_one_another_where_no_clip_meets_itself_in_one() -> None:
+    assert [part_of(np.array([5, 1, 5, 2, 3, 5]), rank, 2).tolist() for rank in (0, 1)] != [[0, 1, 2], [3, 4, 5]]
+    assert [part_of(np.array([5, 1, 2, 5, 3, 1]), rank, 2).tolist() for rank in (0, 1)] == [[0, 1, 2], [3, 4, 5]]
 
 
 def test_a_batch_may_span_two_epochs_and_none_is_cut_short() -> None:

@@ -1,5 +1,6 @@
 """Damaged clips: by default training stops at the first; with a budget they are left out, named and counted."""
 
+import errno
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +10,14 @@ import numpy as np
 import pytest
 
 from drnet.datasets.contract import DataError
+from drnet.pipelines.build import build, plan_build
+from drnet.pipelines.dots import Dots
 from drnet.pipelines.failures import parse_budget
 from drnet.pipelines.loader import PlannedFrames
 from drnet.pipelines.plan import Plan
 from drnet.pipelines.progress import Silent
 from drnet.pipelines.run import read_metrics
-from drnet.pipelines.source import Collection, open_shards
+from drnet.pipelines.source import Collection, Shard, open_shards
 from drnet.pipelines.train import Logging, train
 
 BAD = (3, 17, 18)
@@ -24,15 +27,19 @@ BAD = (3, 17, 18)
 def damaged(digits: Path, tmp_path: Path) -> Path:
     """A copy of the digits in which some clips have a flipped bit in every frame."""
     copy = shutil.copytree(digits, tmp_path / "damaged")
-    shards = open_shards(copy)
     for clip in BAD:
-        shard, index = shards.locate(clip)
-        sample = shard.sidecar.samples[index]
-        data = bytearray(shard.path.read_bytes())
-        for place in range(sample.frames[0] + 200, sum(sample.frames), 1000):
-            data[place] ^= 1
-        shard.path.write_bytes(data)
+        damage(copy, clip)
     return copy
+
+
+def damage(folder: Path, clip: int) -> None:
+    """Flip bits of every frame of a clip."""
+    shard, index = open_shards(folder).locate(clip)
+    sample = shard.sidecar.samples[index]
+    data = bytearray(shard.path.read_bytes())
+    for place in range(sample.frames[0] + 200, sum(sample.frames), 256):
+        data[place] ^= 1
+    shard.path.write_bytes(data)
 
 
 def frames_of(folder: Path, tolerant: bool) -> PlannedFrames:
@@ -65,6 +72,64 @@ def test_tolerance_changes_nothing_where_all_is_well(digits: Path) -> None:
     assert one.skipped == ()
     assert np.array_equal(one.frames, other.frames)
     assert np.array_equal(one.times, other.times)
+
+
+def few(folder: Path, clips: int, bad: tuple[int, ...], batch: int) -> tuple[PlannedFrames, Plan]:
+    """Return what reads a few clips, some of them damaged, in batches that span epochs."""
+    build(plan_build(Dots(clips), "raw", clips), folder)
+    for clip in bad:
+        damage(folder, clip)
+    shards = open_shards(folder)
+    plan = Plan(shards.order_key, 0, [clips], batch)
+    return PlannedFrames(shards, plan, 3, tolerant=True), plan
+
+
+def test_no_clip_meets_itself_where_those_between_are_left_out(tmp_path: Path) -> None:
+    frames, plan = few(tmp_path, 9, (4,), 8)
+    met = 0
+    for step in range(60):
+        found, planned = frames.read(step), plan.batch(step).clips
+        left = planned[planned != 4]
+        assert sorted(found.clips.tolist()) == sorted(left.tolist())
+        assert (found.clips != np.roll(found.clips, 1)).all()
+        assert (found.frames == found.clips.astype(np.uint8)[:, None, None, None, None]).all()
+        met += (left == np.roll(left, 1)).any()
+    assert met, "no step put the rule to the test"
+
+
+def test_a_batch_whose_clips_cannot_be_kept_apart_stops(tmp_path: Path) -> None:
+    frames, _ = few(tmp_path, 4, (0, 1), 7)  # three of a batch may be left, of two clips
+    said = r"^step \d+: too few clips are left to pair each with another; \S+: clip \S+: frame \d is damaged[^\n]*$"
+    with pytest.raises(DataError, match=said):
+        list(map(frames.read, range(50)))
+
+
+def test_too_many_open_files_are_no_fault_of_a_clip(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Shard, "read_frames", full)
+    with pytest.raises(OSError, match="Too many open files"):
+        frames_of(digits, tolerant=True).read(0)
+
+
+def test_a_clip_whose_content_key_is_damaged_is_left_out_too(digits: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(digits, tmp_path / "copy"))
+    shard, index = open_shards(copy).locate(5)
+    data = bytearray(shard.path.read_bytes())
+    data[shard.sidecar.samples[index].labels[0]] ^= 1
+    shard.path.write_bytes(data)
+    shards = open_shards(copy)
+    plan = Plan(shards.order_key, 1, [place.clips for place in shards.places], 16)
+    frames = PlannedFrames(shards, plan, 3, tolerant=True, keyed=True)
+    found = [frames.read(step) for step in range(3)]  # an epoch
+    assert [clip for batch in found for clip, _ in batch.skipped] == [5]
+    assert all(batch.keys is not None and len(batch.keys) == len(batch.clips) for batch in found)
+
+
+def test_samples_have_no_place_for_what_is_left_out_so_it_ends_them(damaged: Path) -> None:
+    with pytest.raises(DataError, match=r"clip \S+: frame \d is damaged"):
+        list(zip(range(48), frames_of(damaged, tolerant=True), strict=False))
 
 
 class Notes(Silent):

@@ -4,6 +4,7 @@ What it finds is in `test_corruption.py` and `test_forgery.py`.
 """
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from drnet.datasets.contract import DataError
 from drnet.datasets.mnist import BouncingDigits
 from drnet.pipelines.build import build, plan_build
-from drnet.pipelines.manifest import ACCOUNTING
+from drnet.pipelines.manifest import ACCOUNTING, MANIFEST, read_manifest
 from drnet.pipelines.verify import verify_data
 
 DATA = BouncingDigits("optdigits", clips=6, test_clips=2, frames=3, size=16)
@@ -86,3 +87,17 @@ def test_the_build_command_puts_right_what_verify_finds(folder: Path) -> None:
 def test_without_a_manifest_there_is_nothing_to_verify(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="manifest"):
         verify_data(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "other", [{"parameters": {"seed": 9}}, {"sources": ()}, {"clips_per_shard": 3}, {"about": {"version": 99}}]
+)
+def test_settings_that_the_build_id_is_not_of_are_told(folder: Path, other: dict[str, Any]) -> None:
+    whole = read_manifest(folder)
+    if "about" in other:
+        other = {"about": {**whole.about, **other["about"]}}
+    (folder / MANIFEST).write_bytes(replace(whole, **other).to_bytes())
+    found, _ = verify_data(folder)
+    assert found == [
+        f"{folder / MANIFEST}: its build id is not the one of its settings and sources; run the build again"
+    ]

@@ -7,9 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from drnet.datasets.contract import DataError
 from drnet.datasets.mnist import BouncingDigits
 from drnet.pipelines.build import build, plan_build
 from drnet.pipelines.manifest import MANIFEST
-from drnet.pipelines.workers import in_any_order, local_pool
+from drnet.pipelines.workers import LocalPool, in_any_order, local_pool
 
 ROOT = Path(__file__).parent.parent
 BUILD = ["data", "build", "mnist", "--source", "optdigits", "--clips", "160", "--frames", "6", "--size", "16"]
@@ -88,8 +89,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return tree(out)
 
 
-def test_two_workers_write_the_bytes_that_one_writes(tmp_path: Path, whole: dict[str, bytes]) -> None:
-    assert run(tmp_path, workers=2).returncode == 0
+@pytest.mark.parametrize("workers", [2, 4])
+def test_several_workers_write_the_bytes_that_one_writes(tmp_path: Path, whole: dict[str, bytes], workers: int) -> None:
+    assert run(tmp_path, workers=workers).returncode == 0
     assert tree(tmp_path) == whole
 
 
@@ -193,6 +195,22 @@ def test_a_worker_that_ends_itself_is_a_data_error() -> None:
         list(in_any_order(os._exit, [3], pool))
 
 
+def test_jobs_of_processes_that_are_ended_are_not_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    submit, futures = LocalPool.submit, list[Future[Any]]()
+    monkeypatch.setattr(LocalPool, "submit", lambda *words: futures.append(submit(*words)) or futures[-1])
+
+    def stop_after_the_first() -> None:
+        with local_pool(2) as pool, closing(in_any_order(time.sleep, [0.01] * 100, pool)) as results:
+            next(results)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        stop_after_the_first()
+    assert len(futures) > 60
+    assert all(future.done() for future in futures)
+    assert not any(future.cancelled() for future in futures)
+
+
 def test_workers_that_are_forked_write_the_bytes_that_others_write(tmp_path: Path, whole: dict[str, bytes]) -> None:
     data = BouncingDigits("optdigits", clips=160, frames=6, size=16)
     for workers in (1, 2, 4):
@@ -207,7 +225,7 @@ def test_a_worker_killed_at_the_very_end_is_not_waited_for(killed: int) -> None:
     # The one that waits for a job holds a lock, on which the other waits: asked to end, it would never hear that.
     script = """
 import multiprocessing, os, signal, sys, time
-from drnet.pipelines.workers import in_any_order, local_pool
+from drnet.pipelines.workers import LocalPool, in_any_order, local_pool
 for _ in range(8):
     with local_pool(2, start="fork") as pool:
         assert len(list(in_any_order(abs, range(4), pool))) == 4

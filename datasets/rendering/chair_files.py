@@ -247,6 +247,8 @@ def _checked(blob: bytes, suffix: str) -> str:
     if suffix not in (".glb", ".gltf"):
         return ""
     if suffix == ".glb":
+        if len(blob) < 20 or not blob.startswith(b"glTF"):
+            raise ValueError("it is no binary glTF file")
         blob = blob[20 : 20 + struct.unpack("<I", blob[12:16])[0]]
     needed = set(json.loads(blob).get("extensionsRequired", ()))
     unread = sorted(kind for kind in needed if "compression" in kind or "texture_" in kind.lower())
