@@ -147,6 +147,8 @@ def tell_report(report: "BuildReport") -> None:
             f"{split}: {clips:,} clips, {frames:,} frames; items: {fates}"
             + (f"; clips left out: {less}" if less else "")
         )
+        if not clips:
+            console.err.print(f"note: the {split} split is empty", markup=False)
     console.say(f"{report.written} shards written, {report.kept} kept: {report.folder}")
     if report.over_budget:
         raise ValueError(report.line)

@@ -186,7 +186,13 @@ def push(
     from drnet.pipelines.push import push as push_data
     from drnet.pipelines.push import store_of
 
-    done = push_data(folder, store_of(target), console.Bar())
+    try:
+        done = push_data(folder, store_of(target), console.Bar())
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # each service's package has errors of its own
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise ValueError(f"{target}: {said}; check credentials and network, then run the same command again") from error
     console.say(f"{done['sent']} files sent, {done['kept']} were there: {target}")
 
 

@@ -86,5 +86,6 @@ def failures_line(failed: int, items: int, budget: Budget, first: Iterable[Fate]
     more = f"; and {failed - 3} more" if failed > 3 else ""
     return (
         f"{failed} of {items} items failed, and --max-failures is {budget} ({few}{more}); all that could be built is: "
-        f"try those again with `drnet data retry {shlex.quote(folder)}`, or allow them with --max-failures"
+        f"allow them with --max-failures; after a passing error of reading try `drnet data retry {shlex.quote(folder)}` with "
+        "the --source of the build; repaired files are another build, into another --out"
     )

@@ -203,6 +203,9 @@ def _append(data: DataSet, writer: ShardWriter, split: Split, clip: Clip, item: 
         if clip.frames.shape[1:] != data.frame_shape():
             raise ValueError(f"{clip.key}: frames of {clip.frames.shape[1:]}, not {data.frame_shape()}")
         writer.append(clip, item)
+        for name, key in (("split_key", data.about.split_key), ("content_key", data.about.content_key)):
+            if key not in clip.labels:
+                raise ValueError(f"{clip.key}: {name} {key!r} is none of its labels ({', '.join(clip.labels)})")
     except (ValueError, TypeError) as error:
         raise BuilderError(f"{split} item {item!r}: {_whose(data)}: {error}") from error
     except MemoryError:

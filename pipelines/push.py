@@ -5,6 +5,7 @@ hash on the hub; elsewhere a shard counts as there when its sidecar, which goes 
 """
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +13,7 @@ from typing import Any, Protocol
 import fsspec
 
 from drnet.datasets.contract import DataError
-from drnet.pipelines.files import sha256_file
+from drnet.pipelines.files import canonical_json, sha256_file, sha256_of
 from drnet.pipelines.manifest import ACCOUNTING, CARD, MANIFEST, PICTURE, read_manifest
 from drnet.pipelines.progress import Progress, Silent
 from drnet.pipelines.shard import sidecar_path
@@ -27,6 +28,9 @@ class Store(Protocol):
 
     def there(self, folder: Path, names: Sequence[str]) -> set[str]:
         """Return which of a folder's files are in the store already, with the right content."""
+
+    def read(self, name: str) -> bytes | None:
+        """Return a small file of the store; None where it has none of that name."""
 
     def put(self, folder: Path, names: Sequence[str]) -> None:
         """Store files, each whole or not at all."""
@@ -67,6 +71,10 @@ class FolderStore:
 
     def _same(self, folder: Path, name: str) -> bool:
         return bool(self.files.cat_file(f"{self.root}/{name}") == (folder / name).read_bytes())
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file's content, or None."""
+        return None if self._size(name) < 0 else bytes(self.files.cat_file(f"{self.root}/{name}"))
 
     def put(self, folder: Path, names: Sequence[str]) -> None:
         """Store files one by one; where the place has no whole-object writes, under another name first."""
@@ -113,6 +121,12 @@ class HubStore:
         data = path.read_bytes()  # a small file: git's own hash
         return bool(entry.blob_id == hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest())
 
+    def read(self, name: str) -> bytes | None:
+        """Return a file's content, or None."""
+        if name not in {entry.path for entry in self.api.list_repo_tree(self.repo, repo_type="dataset")}:
+            return None
+        return Path(self.api.hf_hub_download(self.repo, name, repo_type="dataset")).read_bytes()
+
     def put(self, folder: Path, names: Sequence[str]) -> None:
         """Store files in one commit, which is whole or not there."""
         operations = [self._add(path_in_repo=name, path_or_fileobj=folder / name) for name in names]
@@ -142,12 +156,13 @@ def push(folder: Path, store: Store, progress: Progress | None = None) -> dict[s
         `sent` and `kept`: how many files were copied, and how many were there.
 
     Raises:
-        DataError: where there is no whole data set.
+        DataError: where there is no whole data set, or the store holds another one.
         OSError: where the store cannot be reached; what was sent stays, and the next push continues.
     """
     progress = progress or Silent()
     groups = list(push_order(folder))
     names = [name for group in groups for name in group]
+    refuse_another(folder, store)
     there = store.there(folder, names)
     progress.start("pushing", len(names), "files", len(there))
     try:
@@ -160,6 +175,20 @@ def push(folder: Path, store: Store, progress: Progress | None = None) -> dict[s
     finally:
         progress.stop()
     return {"sent": len(names) - len(there), "kept": len(there)}
+
+
+def refuse_another(folder: Path, store: Store) -> None:
+    """Raise DataError where a store holds a whole data set that is another one: the two would be mixed."""
+    try:
+        found = json.loads(store.read(MANIFEST) or b"{}")
+        whole = found.pop("checksum", "") == sha256_of(canonical_json(found))
+    except (ValueError, RecursionError, AttributeError):
+        return  # a damaged manifest is sent again
+    if whole and found.get("build") != read_manifest(folder).build:
+        name, build = str(found.get("data_set"))[:40], str(found.get("build"))[:12]
+        raise DataError(
+            f"the target holds another data set ({name!r}, build {build!r}); push to another URL, or delete it"
+        )
 
 
 def push_order(folder: Path) -> Iterator[list[str]]:

@@ -93,7 +93,8 @@ def test_what_can_be_built_is_built_and_the_report_says_what_failed(tmp_path: Pa
     named = "; ".join(f"train item '{digits().item('train', n)}': {why.format(n)}" for n in (1, 2, 9))
     assert report.line == (
         f"4 of 24 items failed, and --max-failures is 0 ({named}; and 1 more); all that could be built is: "
-        f"try those again with `drnet data retry {tmp_path}`, or allow them with --max-failures"
+        f"allow them with --max-failures; after a passing error of reading try `drnet data retry {tmp_path}` with "
+        "the --source of the build; repaired files are another build, into another --out"
     )
     check_sums(tmp_path, data)
 

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from drnet.datasets.contract import About, Clip, DataError, ItemFailed, ItemMissing, Label, LeftOut, SourceFile, Split
+from drnet.datasets.mnist import BouncingDigits
 from drnet.pipelines import jobs
-from drnet.pipelines.build import plan_build
+from drnet.pipelines.build import build, plan_build
 from drnet.pipelines.finish import BuildPlan
 from drnet.pipelines.jobs import BuilderError, Outcome, done_shard, write_shard
 from drnet.pipelines.shard import Fate, read_sidecar
@@ -23,7 +24,7 @@ from drnet.pipelines.shard import Fate, read_sidecar
 class Grey:
     """Six grey clips; `meet` is called with the index before each."""
 
-    about = About("grey", 1, "grey", "none", "nobody", "half", "number")
+    about = About("grey", 1, "grey", "none", "nobody", "number", "number")
     labels: Mapping[str, Label] = {"number": Label("number", unit="id")}
 
     def __init__(
@@ -222,3 +223,12 @@ class TestTwoWritersOfOneShard:
         sidecar = done_shard(tmp_path / "train-000000.tar", plan(Grey()).build)
         assert sidecar is not None
         assert not sidecar.fates
+
+
+@pytest.mark.parametrize("name", ["split_key", "content_key"])
+def test_a_key_that_no_label_has_ends_the_build_at_the_first_clip(tmp_path: Path, name: str) -> None:
+    data = BouncingDigits("optdigits", clips=4, frames=2, size=16)
+    data.about = replace(data.about, **{name: "dit"})
+    with pytest.raises(BuilderError, match=rf"{name} 'dit' is none of its labels \(digit_red"):
+        build(plan_build(data, "raw"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

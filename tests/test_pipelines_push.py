@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import fsspec
 import pytest
 
 from drnet.datasets.contract import DataError
+from drnet.datasets.mnist import BouncingDigits
+from drnet.pipelines.build import build, plan_build
 from drnet.pipelines.push import FILES_A_COMMIT, FolderStore, HubStore, push, push_order, store_of
 from drnet.pipelines.verify import verify_data
 
@@ -53,6 +56,11 @@ class Hub:
             large = Large(hashlib.sha256(data).hexdigest()) if name.endswith(".tar") else None
             rows.append(Entry(name, len(data), blob, large))
         return rows
+
+    def hf_hub_download(self, repo: str, name: str, repo_type: str) -> str:
+        path = Path(tempfile.mkdtemp()) / name
+        path.write_bytes(self.files[name])
+        return str(path)
 
     def create_commit(self, repo: str, operations: list[Any], commit_message: str, repo_type: str) -> None:
         if not self.left:
@@ -139,6 +147,19 @@ def test_objects_appear_whole_in_a_store_of_objects(digits: Path) -> None:
     files = fsspec.filesystem("memory")
     names = {Path(name).name for name in files.ls("/bucket/digits", detail=False)}
     assert names == {path.name for path in digits.iterdir()}
+
+
+def test_two_data_sets_are_never_mixed(digits: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    build(plan_build(BouncingDigits("optdigits", clips=2, frames=3, size=16), "raw"), other)
+    hub = Hub()
+    for store in (HubStore("me/digits", hub), FolderStore(f"file://{tmp_path}/copy")):
+        push(digits, store)
+        before = dict(hub.files)
+        with pytest.raises(DataError, match=r"holds another data set \('mnist', build '\w{12}'\); push to another URL"):
+            push(other, store)
+        assert hub.files == before
+    assert contents(tmp_path / "copy") == contents(digits)
 
 
 def test_half_a_data_set_is_not_pushed(digits: Path, tmp_path: Path) -> None:
