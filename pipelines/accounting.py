@@ -9,7 +9,8 @@ from pathlib import Path
 
 import orjson
 
-from drnet.pipelines.files import regular_size, sha256_file, sha256_of
+from drnet.datasets.reading.source_files import sha256_file
+from drnet.pipelines.files import regular_size, sha256_of
 from drnet.pipelines.manifest import Manifest
 from drnet.pipelines.shard import Fate, Sidecar
 

@@ -26,8 +26,9 @@ from typing import NamedTuple
 
 from drnet.datasets.cache import cache_folder
 from drnet.datasets.contract import DataError
+from drnet.datasets.reading.source_files import sha256_file
 from drnet.pipelines.download import PATIENT, QUICK, download
-from drnet.pipelines.files import sha256_file, whole_file
+from drnet.pipelines.files import whole_file
 from drnet.pipelines.manifest import Manifest, read_manifest
 from drnet.pipelines.remote import Unchanged
 from drnet.pipelines.room import LOCK, clear, held, reserve

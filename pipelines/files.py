@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from drnet.datasets.contract import DataError
+from drnet.datasets.reading.source_files import sha256_file
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]+\.tmp")  # the name of every file that is not whole yet
 ABANDONED = 3600.0  # seconds without a write, where the file system cannot say whether a writer lives
@@ -37,12 +38,6 @@ def pretty_json(value: Any) -> bytes:
 def sha256_of(data: bytes) -> str:
     """Return the SHA-256 of bytes in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
-
-
-def sha256_file(path: Path) -> str:
-    """Return the SHA-256 of a file's content in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

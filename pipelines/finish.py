@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from drnet.datasets.contract import SPLITS, DataError, DataSet, SourceFile
-from drnet.pipelines.files import sha256_file, sync_folder, whole_file, write_whole
+from drnet.datasets.reading.source_files import sha256_file
+from drnet.pipelines.files import sync_folder, whole_file, write_whole
 from drnet.pipelines.jobs import TOLD, Job, Recipe
 from drnet.pipelines.manifest import ACCOUNTING, MANIFEST, Manifest, ShardRow
 from drnet.pipelines.shard import Fate, Sidecar, read_sidecar, sidecar_path

@@ -24,8 +24,9 @@ from drnet.datasets.contract import (
     LeftOut,
     Split,
 )
+from drnet.datasets.reading.source_files import sha256_file
 from drnet.pipelines.codec import Codec
-from drnet.pipelines.files import MACHINE_ERRORS, sha256_file
+from drnet.pipelines.files import MACHINE_ERRORS
 from drnet.pipelines.shard import Fate, ShardWriter, Sidecar, read_sidecar, whole_shard
 
 TOOLS = ("numpy", "zstandard", "pybullet", "pillow", "decord")

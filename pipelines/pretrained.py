@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 from drnet.datasets.contract import DataError
+from drnet.datasets.reading.source_files import sha256_file
 from drnet.pipelines.fields import HASH, count, field, harmless, objects, short, text
-from drnet.pipelines.files import read_json, regular_size, sha256_file
+from drnet.pipelines.files import read_json, regular_size
 from drnet.pipelines.run import CONFIG, STATE, WEIGHTS
 from drnet.pipelines.train import choose_device
 from drnet.pretrained import Pretrained, checked_settings, model_of

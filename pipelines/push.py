@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import fsspec
 
 from drnet.datasets.contract import DataError
-from drnet.pipelines.files import canonical_json, sha256_file, sha256_of
+from drnet.datasets.reading.source_files import sha256_file
+from drnet.pipelines.files import canonical_json, sha256_of
 from drnet.pipelines.manifest import ACCOUNTING, CARD, MANIFEST, PICTURE, read_manifest
 from drnet.pipelines.progress import Progress, Silent
 from drnet.pipelines.shard import sidecar_path

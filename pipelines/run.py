@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from drnet.datasets.contract import DataError
+from drnet.datasets.reading.source_files import sha256_file
 from drnet.model import DrNet, DrNetConfig
 from drnet.pipelines.claim import locked
 from drnet.pipelines.fields import HASH, LARGEST, count, harmless, objects, short, text
@@ -34,7 +35,6 @@ from drnet.pipelines.files import (
     read_json,
     regular_size,
     remove_temporaries,
-    sha256_file,
     sync_folder,
     write_whole,
 )

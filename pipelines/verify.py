@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from drnet.datasets.contract import Clip
+from drnet.datasets.reading.source_files import sha256_file
 from drnet.pipelines.accounting import Accounts
 from drnet.pipelines.codec import EXTENSIONS, REBUILD
-from drnet.pipelines.files import regular_size, sha256_file
+from drnet.pipelines.files import regular_size
 from drnet.pipelines.manifest import ACCOUNTING, AGAIN, CARD, MANIFEST, PICTURE, Manifest, ShardRow, read_manifest
 from drnet.pipelines.progress import Progress, Silent
 from drnet.pipelines.shard import Sidecar, check_labels, pixel_hash, read_sidecar, sidecar_path, tar_header

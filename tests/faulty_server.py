@@ -4,9 +4,10 @@ import contextlib
 import gzip
 import socket
 import struct
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -155,3 +156,14 @@ def changes(data: bytes, keep: int) -> Fault:
         time.sleep(0.02)
 
     return fault
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[Server]:
+    """Run a server in a thread of its own."""
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()

@@ -5,7 +5,9 @@ Reads lines of [name, path], uses each path as `TRICKS` of that file says, and p
 
 import importlib
 import json
+import os
 import resource
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -31,6 +33,30 @@ def carry_out(use: Any, path: Path) -> dict[str, Any]:
         ended, message = type(error).__name__, str(error)
     seconds, memory = time.process_time() - began, resident("VmHWM") - before
     return {"ended": ended, "message": message, "seconds": seconds, "memory": memory}
+
+
+def outcomes_of(module: str, paths: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """Carry out the tricks of a test module in a process of little memory; return how each ended, with its path."""
+    words = [sys.executable, "-W", "error", __file__, module]
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    lines = "\n".join(json.dumps(row) for row in paths.items())
+    process = subprocess.run(
+        words, input=lines, check=False, capture_output=True, text=True, timeout=120, env=environment
+    )
+    rows = [json.loads(line) for line in process.stdout.splitlines()]
+    assert process.returncode == 0, (rows[-1:], process.stderr[-2000:])
+    return {row["name"]: {**row, "path": paths[row["name"]]} for row in rows}
+
+
+def check_refused(row: dict[str, Any], words: str, memory: int, seconds: float) -> None:
+    """Check that a trick was refused in one line that names its file and says some words, in little memory and time."""
+    assert row["ended"] == "DataError", row
+    assert row["message"].startswith(row["path"]), row
+    assert words in row["message"], row
+    assert len(row["message"]) < 400
+    assert row["message"].isprintable(), row  # one line, and nothing that steers a terminal
+    assert row["memory"] < memory, row
+    assert row["seconds"] < seconds, row
 
 
 def main() -> None:

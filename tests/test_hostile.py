@@ -6,7 +6,6 @@ commands say.
 
 import gzip
 import io
-import json
 import os
 import pickle
 import subprocess
@@ -20,12 +19,12 @@ from typing import Any
 import numpy as np
 import pytest
 import zstandard
+from little_memory import check_refused, outcomes_of
 
 from drnet.datasets.contract import SPLITS
 from drnet.pipelines.codec import encode, npy_header
 from drnet.pipelines.source import open_shards
 
-ADDRESSES = 1 << 29  # bytes that the process may map beyond what it maps at its start
 MEMORY = 64 << 20  # bytes that a trick may take
 SECONDS = 5.0
 FRAMES = np.zeros((2, 4, 4, 1), np.uint8)
@@ -201,27 +200,12 @@ TRICKS: dict[str, tuple[Make, Use, str]] = {  # what makes it, what uses it, and
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """How each trick ends in a process of little memory."""
     paths = {name: str(make(tmp_path_factory.mktemp("trick"))) for name, (make, _, _) in TRICKS.items()}
-    words = [sys.executable, "-W", "error", str(Path(__file__).with_name("little_memory.py")), Path(__file__).stem]
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
-    lines = "\n".join(json.dumps(row) for row in paths.items())
-    process = subprocess.run(
-        words, input=lines, check=False, capture_output=True, text=True, timeout=120, env=environment
-    )
-    rows = [json.loads(line) for line in process.stdout.splitlines()]
-    assert process.returncode == 0, (rows[-1:], process.stderr[-2000:])
-    return {row["name"]: {**row, "path": paths[row["name"]]} for row in rows}
+    return outcomes_of(Path(__file__).stem, paths)
 
 
 @pytest.mark.parametrize("name", TRICKS)
 def test_a_trick_is_refused_by_name_in_little_memory_and_time(name: str, outcomes: dict[str, dict[str, Any]]) -> None:
-    row = outcomes[name]
-    assert row["ended"] == "DataError", row
-    assert row["message"].startswith(row["path"]), row
-    assert TRICKS[name][2] in row["message"], row
-    assert len(row["message"]) < 400
-    assert row["message"].isprintable(), row  # one line, and nothing that steers a terminal
-    assert row["memory"] < MEMORY, row
-    assert row["seconds"] < SECONDS, row
+    check_refused(outcomes[name], TRICKS[name][2], MEMORY, SECONDS)
 
 
 def test_a_good_shard_is_read(tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from drnet.datasets.contract import DataError
+from drnet.datasets.reading.source_files import sha256_file
 from drnet.pipelines.export import FEATURES_FORMAT, export_features, load_features
-from drnet.pipelines.files import pretty_json, sha256_file
+from drnet.pipelines.files import pretty_json
 from drnet.pipelines.run import CONFIG, STATE, TRAINER, WEIGHTS, RunError, latest_checkpoint, load_run
 from drnet.pipelines.train import train
 

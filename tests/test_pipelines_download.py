@@ -1,15 +1,13 @@
 """Downloads from a real web server with the faults that servers have: the content is right, or one line says why not."""
 
 import io
-import sys
-import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from faulty_server import HTML, Fault, Server, changes, cut, hang, reset, says, serving, without_length, zipped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,20 +15,13 @@ from drnet.datasets.contract import DataError
 from drnet.pipelines.download import PATIENT, Download, NotThere, Refused, download
 from drnet.pipelines.files import sha256_of
 
-sys.path.append(str(Path(__file__).parent))
-from faulty_server import HTML, Fault, Server, changes, cut, hang, reset, says, without_length, zipped
-
 DATA = np.random.default_rng(0).bytes(200_000)
 
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Server]:
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
+    with serving() as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

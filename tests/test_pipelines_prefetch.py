@@ -1,6 +1,5 @@
 """Shards that the plan comes to next are fetched while the current ones are read."""
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -8,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from faulty_server import Server, says
 
 from drnet.datasets.mnist import BouncingDigits
 from drnet.pipelines import prefetch
@@ -16,9 +16,6 @@ from drnet.pipelines.loader import PlannedFrames
 from drnet.pipelines.plan import Plan
 from drnet.pipelines.prefetch import fetched_ahead
 from drnet.pipelines.source import Collection, open_shards
-
-sys.path.append(str(Path(__file__).parent))
-from faulty_server import Server, says
 
 SHARDS, CLIPS, WINDOW = 12, 4, 3
 

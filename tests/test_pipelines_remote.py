@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from faulty_server import HTML, Fault, Server, cut, reset, says, serving
 
 from drnet.datasets.cache import cache_folder
 from drnet.datasets.contract import DataError
@@ -24,21 +24,14 @@ from drnet.pipelines.loader import PlannedFrames
 from drnet.pipelines.plan import Plan
 from drnet.pipelines.source import Collection, open_shards
 
-sys.path.append(str(Path(__file__).parent))
-from faulty_server import HTML, Fault, Server, cut, reset, says
-
 FORK = multiprocessing.get_context("fork")
 SHARDS = "train-{000000..000003}.tar"
 
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Server]:
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
+    with serving() as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
