@@ -171,6 +171,88 @@ def stream(
 
 
 @app.command()
+def train(
+    preset: Annotated[str, typer.Option(metavar="NAME", help="A preset, as for drnet train.")] = "mnist",
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to train.")] = "auto",
+    batch_size: Annotated[int | None, typer.Option(metavar="B", help="Clips of a batch.  [default: preset's]")] = None,
+    precision: Annotated[
+        str | None, typer.Option(metavar="fp32|tf32|bf16", help="Of the product's steps.  [default: preset's]")
+    ] = None,
+    compiling: Annotated[
+        Literal["off", "on", "graphs"],
+        typer.Option("--compile", help="As for drnet train; the plain style stays as is."),
+    ] = "off",
+    cache: Annotated[Literal["auto", "device", "stream"], typer.Option(help="As for drnet train.")] = "auto",
+    data: Annotated[
+        str | None, typer.Option(metavar="S", help="Shards to train on.  [default: noise of the preset's shape]")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Height and width of generated frames.  [default: preset's]")] = None,
+    width: Annotated[
+        int | None, typer.Option(help="Channels after the first convolution.  [default: preset's]")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Steps of each in a round.  [default: 2, on a GPU 50]")
+    ] = None,
+    rounds: Rounds = 5,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write all that was found into a file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Training steps, fed by the loader, against the same mathematics in the plain style of research code.
+
+    Plain style: float32, eager, PyTorch's own memory order and Adam, features computed twice, losses read at every step.
+    Tells the FLOP of a step as a share of the device's rate at large products of matrices of the same precision.
+
+    Example: drnet bench train --preset mnist --precision bf16 --out bench.json
+    """
+    from drnet.cli.data import overrides
+    from drnet.pipelines.bench_train import bench_train
+    from drnet.pipelines.files import pretty_json, write_whole
+
+    if out is not None:
+        console.check_ending(out, ".json")
+    changes = overrides(batch_size=batch_size, precision=precision, width=width)
+    found = bench_train(
+        preset,
+        device,
+        changes,
+        data=data,
+        size=size,
+        steps=steps,
+        rounds=rounds,
+        compiling=compiling,
+        cache=cache,
+        progress=console.Bar(),
+    )
+    if out is not None:
+        write_whole(out, pretty_json(found))
+    if as_json:
+        return console.say_json(found)
+    show_training(found)
+
+
+def show_training(found: dict[str, Any]) -> None:
+    """Print what the benchmark of training found."""
+
+    def number(value: float) -> str:
+        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+    first, rows = next(iter(found["steps"])), []
+    for name, rate in found["steps"].items():
+        row = [name, number(rate), number(found["pairs"][name]), number(found["flop"][name] / 1e9)]
+        row += [f"{100 * found['share'][name]:.1f} %", number(found["peak"][name]) if name in found["peak"] else ""]
+        told = found["ratios"].get(name)
+        row += [f"{told['ratio']:.2f}", f"{min(told['rounds']):.2f} to {max(told['rounds']):.2f}"] if told else ["", ""]
+        rows.append(row)
+    columns = ["", "steps/s", "frame pairs/s", "GFLOP a step", "of products", "peak, MB", f"{first} to it", "rounds"]
+    console.say_table(found["what"], columns, rows)
+    console.say(f"large products of matrices: {found['products'] / 1e12:,.3f} TFLOP/s")
+    console.say(f"waiting for the loader: {100 * found['stall']:.2f} % of the time")
+    minutes = found["horizon_seconds"] / 60
+    duration = f"{minutes:,.1f} minutes" if minutes < 600 else f"{minutes / 60:,.0f} hours"
+    console.say(f"all {found['horizon']:,} steps of {found['settings']['preset']} at this rate: {duration}")
+
+
+@app.command()
 def growth(
     shards: Annotated[str, typer.Option(metavar="N,...", help="Shards of each data set.")] = "10,100,1000,10000",
     as_json: AsJson = False,

@@ -10,10 +10,14 @@ import typer
 import drnet
 from drnet.cli import console
 from drnet.cli.bench import app as bench_app
+from drnet.cli.classify import classify
 from drnet.cli.data import app as data_app
 from drnet.cli.demo import demo
+from drnet.cli.evaluate import evaluate
 from drnet.cli.export_model import export_model
 from drnet.cli.features import export_features, probe
+from drnet.cli.figure import app as figure_app
+from drnet.cli.predict import predict, train_predictor
 from drnet.cli.runs import runs
 from drnet.cli.train import train
 
@@ -27,11 +31,16 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data", short_help="Build data sets, and look at them.")
 app.command(short_help="Train DrNet on shards.")(train)
+app.command("train-predictor", short_help="Train the predictor of a run's poses.")(train_predictor)
+app.command(short_help="Predict held-out clips, beside the truth.")(predict)
 app.command(short_help="List and compare runs.")(runs)
 app.command("export-features", short_help="Write content and pose of every frame.")(export_features)
 app.command("export-model", short_help="Write a model and its card, to share.")(export_model)
 app.command(short_help="Measure what content and pose tell.")(probe)
+app.command(short_help="Tell a category from features, as the paper does.")(classify)
+app.command(short_help="Score predictions, swaps and features.")(evaluate)
 app.command(short_help="The whole job in a few minutes.")(demo)
+app.add_typer(figure_app, name="figure", short_help="Draw the paper's figures.")
 app.add_typer(bench_app, name="bench", short_help="Measure speed beside alternatives.")
 
 

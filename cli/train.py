@@ -1,8 +1,9 @@
 """`drnet train`."""
 
 import shlex
+import signal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -17,8 +18,9 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="The paper's, for a GPU: mnist (64x64), norb (64x64 or 96x96), chairs (64x64), kth (128x128), "
-            "kth-actions (128x128). For a CPU: mnist-small (32x32), chairs-small (64x64).  "
+            help="The paper's, for a GPU: mnist (64x64), norb (64x64 or 96x96), chairs (64x64), kth, kth-actions and its "
+            "baseline kth-autoencoder (128x128). For a CPU: mnist-small (32x32), chairs-small, kth-small and its "
+            "baseline kth-small-autoencoder (64x64).  "
             "[default: the run's own, in a new one mnist]",
         ),
     ] = None,
@@ -49,13 +51,50 @@ def train(
     width: Annotated[int | None, typer.Option(help="Channels after the first convolution.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the weights and of the batches.")] = None,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to train.")] = "auto",
-    precision: Annotated[str | None, typer.Option(metavar="fp32|bf16", help="bf16: autocast to bfloat16.")] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(metavar="fp32|tf32|bf16", help="tf32: rounded products on a GPU; bf16: autocast to bfloat16."),
+    ] = None,
+    clip_norm: Annotated[
+        float | None, typer.Option(metavar="N", help="Largest norm of the gradient of each loss; 0: any.")
+    ] = None,
+    ema: Annotated[
+        float | None,
+        typer.Option(metavar="D", help="Evaluate an average of the weights that decays by D, as .999; 0: the weights."),
+    ] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(metavar="N", help="Compute each batch in N parts, which takes less memory.")
+    ] = None,
+    sync_batchnorm: Annotated[
+        bool | None, typer.Option(help="With several GPUs: BatchNorm sees the whole batch, not a GPU's part.")
+    ] = None,
+    cache: Annotated[
+        Literal["auto", "device", "stream"],
+        typer.Option(
+            help="Keep all frames in the device's memory, or stream them; auto: on a GPU where they fit.",
+        ),
+    ] = "auto",
+    compiling: Annotated[
+        Literal["off", "on", "graphs"],
+        typer.Option("--compile", help="torch.compile; graphs: with CUDA graphs too."),
+    ] = "off",
+    resume: Annotated[
+        Literal["auto", "never", "always"],
+        typer.Option(
+            help="auto: continue the run in --out, or start one; never: refuse a run that is there; always: refuse to start.",
+        ),
+    ] = "auto",
+    keep: Annotated[int, typer.Option(metavar="N", help="Newest checkpoints to keep; the best one stays, too.")] = 3,
     max_skipped: Annotated[
         str, typer.Option(metavar="N|P%", help="Clips that may be left out because they cannot be read.")
     ] = "0",
     log_every: Annotated[int, typer.Option(metavar="N", help="Steps between lines of metrics.jsonl.")] = 50,
     checkpoint_every: Annotated[int, typer.Option(metavar="N", help="Steps between checkpoints.")] = 1000,
     sample_every: Annotated[int, typer.Option(metavar="N", help="Steps between pictures in samples/.")] = 1000,
+    measure_every: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Steps between measurements of held-out clips.  [default: at checkpoints]"),
+    ] = None,
     wandb: Annotated[
         bool,
         typer.Option(
@@ -95,15 +134,35 @@ def train(
         width=width,
         seed=seed,
         precision=precision,
+        clip_norm=clip_norm,
+        ema=ema,
+        accumulate=accumulate,
+        sync_batchnorm=sync_batchnorm,
     )
     project = wandb_project or ("" if wandb else None)
     budget = parse_budget(max_skipped, "max-skipped")
-    logging = Logging(log_every, checkpoint_every, sample_every, wandb=project, max_skipped=budget)
+    logging = Logging(log_every, checkpoint_every, sample_every, measure_every, keep, project, budget)
     with console.stop_event() as (stop, signals):
-        report = run_training(shards, out, preset, steps, device, changes, logging, console.Bar(), stop)
+        report = run_training(
+            shards,
+            out,
+            preset,
+            steps,
+            device,
+            changes,
+            logging,
+            console.Bar(),
+            stop,
+            cache=cache,
+            compiling=compiling,
+            resume=resume,
+        )
     if report.stopped:
-        console.err.print(f"stopped at step {report.checkpoint.step}; the same command continues", markup=False)
-        raise typer.Exit(128 + signals[0])
+        if report.first:
+            console.err.print(f"stopped at step {report.checkpoint.step}; the same command continues", markup=False)
+        raise typer.Exit(128 + (signals[0] if signals else signal.SIGTERM))  # another process was told to
+    if not report.first:
+        return
     if report.start == report.checkpoint.step:
         console.say(f"{out} has {report.start} steps already; a larger --steps trains on")
     console.say(f"{report.checkpoint.step} steps: {report.checkpoint.folder}")

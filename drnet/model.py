@@ -20,6 +20,7 @@ from drnet.networks import (
     initialise_he,
 )
 from drnet.pairs import Pairs, other_content, permuted, roles_of, shifted
+from drnet.parallel import gathered
 from drnet.resnet import ResNet18Encoder
 from drnet.vgg import Vgg16Decoder, Vgg16Encoder
 
@@ -38,6 +39,12 @@ def make_encoder(config: DrNetConfig, network: Network, dim: int, centred: bool,
     return DcganEncoder(*shape, unit_norm=config.unit_norm, centred=centred, pooled=pooled, skips=skips)
 
 
+def make_decoder(config: DrNetConfig, dim: int) -> DcganDecoder | Vgg16Decoder:
+    """Return an untrained decoder of vectors of a length."""
+    decoder = {"dcgan": DcganDecoder, "vgg16": Vgg16Decoder}[config.decoder_network]
+    return decoder(config.channels, config.size, config.width, dim, skips=config.skips)
+
+
 class DrNet(nn.Module):
     """The whole model (Fig. 1). `losses` trains it; `encode` and `decode` use it."""
 
@@ -49,9 +56,7 @@ class DrNet(nn.Module):
             config, config.content_network, content_dim, config.centred != "none", content=True
         )
         self.pose_encoder = make_encoder(config, config.pose_network, pose_dim, config.centred == "both", content=False)
-        decoder = {"dcgan": DcganDecoder, "vgg16": Vgg16Decoder}[config.decoder_network]
-        shape = (config.channels, config.size, config.width)
-        self.decoder = decoder(*shape, content_dim + pose_dim, skips=config.skips)
+        self.decoder = make_decoder(config, content_dim + pose_dim)
         self.discriminator = SceneDiscriminator(pose_dim)
         self._initialise()
 
@@ -61,11 +66,7 @@ class DrNet(nn.Module):
             return
         initialise_dcgan(self)
         if self.config.initialisation == "own":
-            for part in (self.content_encoder, self.pose_encoder, self.decoder):
-                if isinstance(part, ResNet18Encoder):
-                    initialise_he(part.features)
-                elif isinstance(part, Vgg16Encoder | Vgg16Decoder):
-                    initialise_he(part.stages)
+            initialise_stages(self.content_encoder, self.pose_encoder, self.decoder)
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """Parameters by the loss that updates them: `losses` yields the same names."""
@@ -127,7 +128,8 @@ class DrNet(nn.Module):
     def _discriminator_loss(
         self, first: Tensor, second: Tensor, step: int, keys: Tensor | None
     ) -> tuple[str, Tensor, Metrics]:
-        """Eq. 3 on fixed poses of two frames of each clip."""
+        """Eq. 3 on fixed poses of two frames of each clip, of all processes: the pairs are those of the whole batch."""
+        first, second, keys = gathered(first), gathered(second), None if keys is None else gathered(keys)
         pairs = self._pairs(first, step, keys)
         same = self.discriminator(first[pairs.same], second[pairs.same])
         other = self.discriminator(first[pairs.first], second[pairs.second])
@@ -175,7 +177,7 @@ class DrNet(nn.Module):
         with torch.set_grad_enabled(not self.config.detach_target):
             target = vector_of(self.content_encoder(second))
         if self.config.similarity == "whitened":
-            return whitened_distance(content, target)
+            return whitened_distance(gathered(content), gathered(target))
         squared = (content - target).square()
         return squared.mean() if self.config.similarity == "mean" else squared.sum(1).mean()
 
@@ -184,6 +186,15 @@ class DrNet(nn.Module):
         held = {name: p.detach() for name, p in self.discriminator.named_parameters()}
         logit = torch.func.functional_call(self.discriminator, held, (pose_first, pose_second))
         return 0.5 * (F.softplus(-logit) + F.softplus(logit)).mean()
+
+
+def initialise_stages(*parts: nn.Module) -> None:
+    """Draw the stages of ResNet and VGG as their own sources do; other networks stay as they are."""
+    for part in parts:
+        if isinstance(part, ResNet18Encoder):
+            initialise_he(part.features)
+        elif isinstance(part, Vgg16Encoder | Vgg16Decoder):
+            initialise_he(part.stages)
 
 
 def vector_of(content: Tensor | Content) -> Tensor:

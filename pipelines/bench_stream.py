@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from drnet.datasets.contract import DataError
 from drnet.model import DrNet, DrNetConfig
 from drnet.pipelines.bench import Work, interleaved
-from drnet.pipelines.loader import FrameStream, PlannedFrames, to_device
+from drnet.pipelines.loader import Frames, FrameStream, PlannedFrames, to_device
 from drnet.pipelines.mosaicml_reader import Mosaicml
 from drnet.pipelines.plan import Plan
 from drnet.pipelines.progress import Progress, Silent
@@ -196,10 +196,10 @@ def bench_step(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trainer = Trainer(DrNet(DrNetConfig(**settings["model"])), train_config(settings), device)
     stream = FrameStream(planned(shards, batch_size)).batches()
-    cached = next(stream).frames.copy()
+    cached = np.array(next(stream).frames)
     steps = 4
 
-    def train(frames: Callable[[], NDArray[np.uint8]]) -> int:
+    def train(frames: Callable[[], Frames]) -> int:
         for _ in range(steps):
             trainer.train_step(to_device(frames(), device))
         if device.type == "cuda":

@@ -151,7 +151,7 @@ def draw(out: Path, shards: Path, run: Path) -> SwapErrors:
     assert truth is not None, "the demo's data sets can draw the truth"
     save_png(out / "swap.png", held_out(collection).grid(model, device))
     save_driven(out / "driven.gif", model, collection, device)
-    lines = read_metrics(run)
+    lines = [line for line in read_metrics(run) if "loss/reconstruction" in line]  # others are of held-out clips alone
     steps = [line["step"] for line in lines]
 
     def curve(*names: str) -> dict[str, tuple[list[float], list[float]]]:

@@ -238,7 +238,8 @@ class FeatureWriter:
         config = model.config
 
         def feature(name: str, dim: int) -> h5py.Dataset:
-            return file.create_dataset(name, (clips, frames, dim), "f4", chunks=(1, frames, dim))
+            chunks = (1, frames, dim) if dim else None  # an autoencoder's content has no numbers
+            return file.create_dataset(name, (clips, frames, dim), "f4", chunks=chunks)
 
         self.content, self.pose = feature("content", config.content_dim), feature("pose", config.pose_dim)
         text = h5py.string_dtype()

@@ -5,10 +5,10 @@ Axes: B batch, T time, H height, W width, C channels. Frames stay uint8 (..., H,
 
 import queue
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,11 @@ from drnet.pipelines.source import Collection
 READ_AHEAD = 3  # batches read by the thread in advance
 ENDS = 5.0  # seconds for the thread to end; one that waits for a server that is silent ends with the process
 
+Frames = NDArray[np.uint8] | Tensor
+"""Frames (..., H, W, C) uint8 in this process's memory, or as a tensor where they are kept."""
+
+_Item = TypeVar("_Item")
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -35,7 +40,8 @@ class Batch:
 
     Attributes:
         step: the step it belongs to.
-        frames: (B, F, H, W, C) uint8, x_t and x_t+k of each clip, or the authors' code's four frames.
+        frames: (B, F, H, W, C) uint8, x_t and x_t+k of each clip, or the authors' code's four frames; an array where they
+            were read from shards, a tensor on the device where the whole split is kept there.
         clips: (B,) int64, numbers in the collection.
         times: (B, F) int64, t and t + k, or the four times.
         keys: (B,) int64, equal where two clips show the same content; None where not asked for.
@@ -43,11 +49,27 @@ class Batch:
     """
 
     step: int
-    frames: NDArray[np.uint8]
+    frames: Frames
     clips: NDArray[np.int64]
     times: NDArray[np.int64]
     keys: NDArray[np.int64] | None = None
     skipped: tuple[tuple[int, str], ...] = ()
+
+
+class Kept(NamedTuple):
+    """What is left of a batch of which some clips cannot be read.
+
+    Attributes:
+        clips: (B,) int64.
+        times: (B, F) int64.
+        places: (B,) int64, for each clip its number among those that could be read.
+        skipped: number and reason of each clip that could not.
+    """
+
+    clips: NDArray[np.int64]
+    times: NDArray[np.int64]
+    places: NDArray[np.int64]
+    skipped: tuple[tuple[int, str], ...]
 
 
 class PlannedFrames(IterableDataset[dict[str, Any]]):
@@ -102,59 +124,82 @@ class PlannedFrames(IterableDataset[dict[str, Any]]):
         self.max_offset, self.cyclic, self.tolerant = max_offset, cyclic, tolerant
         self.drawn, self.keys = drawn, ContentKeys(collection) if keyed else None
         self.batch_size = plan.batch_size // world_size  # of this process
-        self._rank, self._world_size = rank, world_size
+        self._rank, self.world_size = rank, world_size
 
     def read(self, step: int, out: NDArray[np.uint8] | None = None) -> Batch:
         """Read this process's part of one step's batch, into `out` where it is given."""
-        planned = self.plan.batch(step)
-        places = part_of(planned.clips, self._rank, self._world_size)
-        chosen, raw = planned.clips[places], planned.raw[places]
+        chosen, raw = self.part(step)
         if out is None:
             out = np.empty((len(chosen), 2 if self.drawn == "pair" else 4, *self.collection.frame_shape), np.uint8)
         if self.tolerant:
             return self._read_what_can_be(step, chosen, raw, out)
         located = [self.collection.locate(clip) for clip in chosen.tolist()]
         lengths = [shard.sidecar.samples[index].length for shard, index in located]
-        times = self._times(raw, lengths)
+        times = self.times_of(raw, lengths)
         for (shard, index), pair, place in zip(located, times.tolist(), out, strict=True):
             shard.read_frames(index, pair, place)
-        return Batch(step, out, chosen, times, self._keys(chosen))
+        return Batch(step, out, chosen, times, self.keys_of(chosen))
 
-    def _times(self, raw: Words, lengths: Sequence[int]) -> NDArray[np.int64]:
-        """Draw the frames of each position."""
+    def part(self, step: int) -> tuple[NDArray[np.int64], Words]:
+        """Return the clips of this process's part of a step's batch, and the random words of each."""
+        planned = self.plan.batch(step)
+        places = part_of(planned.clips, self._rank, self.world_size)
+        return planned.clips[places], planned.raw[places]
+
+    def times_of(self, raw: Words, lengths: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+        """Draw the frames of each position of a batch, (B, F) int64, in clips of these lengths."""
         if self.drawn == "pair":
             return frame_pairs(raw, lengths, self.max_offset, self.cyclic)
         return frame_fours(raw, lengths, self.max_offset + 1 if self.drawn == "window" else None, self.cyclic)
 
-    def _keys(self, clips: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    def keys_of(self, clips: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Return the content keys of some clips; None where none were asked for."""
         return self.keys.of(clips) if self.keys else None
 
     def _read_what_can_be(self, step: int, chosen: NDArray[np.int64], raw: Words, out: NDArray[np.uint8]) -> Batch:
         """Read a batch without the clips that cannot be read; the others are what they would have been."""
+
+        def read(row: int, place: int) -> NDArray[np.int64]:
+            shard, index = self.collection.locate(int(chosen[row]))
+            times = self.times_of(raw[row : row + 1], [shard.sidecar.samples[index].length])[0]
+            shard.read_frames(index, times.tolist(), out[place])
+            return times
+
+        clips, times, places, skipped = self.what_can_be(step, chosen, read)
+        in_order = np.array_equal(places, np.arange(len(places)))
+        frames = out[: len(places)] if in_order else out[places]
+        return Batch(step, frames, clips, times, self.keys_of(clips), skipped)
+
+    def what_can_be(self, step: int, chosen: NDArray[np.int64], read: Callable[[int, int], NDArray[np.int64]]) -> Kept:
+        """Leave those clips out of a batch that cannot be read.
+
+        Args:
+            step: of the batch.
+            chosen: (B,) clips of the batch.
+            read: called for each row of the batch, with the number of rows that could be read before it; reads the row's
+                clip and returns its (F,) times.
+
+        Raises:
+            DataError: where too few clips are left.
+        """
         rows, times, skipped = list[int](), list[NDArray[np.int64]](), list[tuple[int, str]]()
         for row, clip in enumerate(chosen.tolist()):
             try:
-                shard, index = self.collection.locate(clip)
-                length = shard.sidecar.samples[index].length
-                pair = self._times(raw[row : row + 1], [length])[0]
-                shard.read_frames(index, pair.tolist(), out[len(rows)])
-                self._keys(chosen[row : row + 1])
+                drawn = read(row, len(rows))
+                self.keys_of(chosen[row : row + 1])
             except (DataError, OSError) as error:
-                if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
-                    raise  # no clip is to blame
-                skipped.append((clip, " ".join(str(error).split())))
+                skipped.append((clip, unreadable(error)))
                 continue
             rows.append(row)
-            times.append(pair)
+            times.append(drawn)
         if len(rows) < 2:
             raise DataError(f"step {step}: fewer than two clips of its batch can be read; {skipped[0][1]}")
-        frames, clips, drawn = out[: len(rows)], chosen[rows], np.stack(times)
+        clips, places = chosen[rows], np.arange(len(rows))
         if skipped and meets_itself(clips):  # those between two equal ones are gone
-            order = apart(clips)
-            frames, clips, drawn = frames[order], clips[order], drawn[order]
-            if meets_itself(clips):
+            places = apart(clips)
+            if meets_itself(clips[places]):
                 raise DataError(f"step {step}: too few clips are left to pair each with another; {skipped[0][1]}")
-        return Batch(step, frames, clips, drawn, self._keys(clips), tuple(skipped))
+        return Kept(clips[places], np.stack(times)[places], places, tuple(skipped))
 
     def batches(self) -> Iterator[Batch]:
         """Yield batches from the first step on, without end."""
@@ -180,6 +225,13 @@ class PlannedFrames(IterableDataset[dict[str, Any]]):
                 yield head | {"npy": frames, "times": times, "clip": int(clip), "step": batch.step}
 
 
+def unreadable(error: DataError | OSError) -> str:
+    """Return on one line why a clip cannot be read; raises the error where the machine is to blame and no clip is."""
+    if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
+        raise error
+    return " ".join(str(error).split())
+
+
 class FrameStream(webdataset.DataPipeline):
     """Training input as a `webdataset.DataPipeline`.
 
@@ -202,15 +254,15 @@ class FrameStream(webdataset.DataPipeline):
             frames = np.stack([sample["npy"] for sample in chosen])
             clips = np.array([sample["clip"] for sample in chosen], np.int64)
             times = np.stack([sample["times"] for sample in chosen])
-            yield Batch(chosen[0]["step"], frames, clips, times, self.source._keys(clips))
+            yield Batch(chosen[0]["step"], frames, clips, times, self.source.keys_of(clips))
 
 
-def read_ahead(batches: Iterator[Batch], depth: int = READ_AHEAD) -> Generator[Batch, None, None]:
+def read_ahead(batches: Iterator[_Item], depth: int = READ_AHEAD) -> Generator[_Item, None, None]:
     """Yield from an iterator that runs in a thread, at most `depth` batches ahead; its errors are raised here."""
-    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(depth)
+    ready: queue.Queue[_Item | BaseException | None] = queue.Queue(depth)
     stop = threading.Event()
 
-    def put(item: Batch | BaseException | None) -> None:
+    def put(item: _Item | BaseException | None) -> None:
         while not stop.is_set():
             try:
                 ready.put(item, timeout=0.1)
@@ -240,9 +292,9 @@ def read_ahead(batches: Iterator[Batch], depth: int = READ_AHEAD) -> Generator[B
         thread.join(ENDS)
 
 
-def to_device(frames: NDArray[np.uint8], device: torch.device) -> Tensor:
+def to_device(frames: Frames, device: torch.device) -> Tensor:
     """Move uint8 frames (..., H, W, C) to the device and return float32 (..., C, H, W) in [0, 1]."""
-    tensor = torch.from_numpy(frames)
-    if device.type == "cuda":
+    tensor = frames if isinstance(frames, Tensor) else torch.from_numpy(frames)
+    if device.type == "cuda" and not tensor.is_cuda:
         tensor = tensor.pin_memory().to(device, non_blocking=True)
     return tensor.movedim(-1, -3).float().div_(255)

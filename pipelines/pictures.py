@@ -1,14 +1,14 @@
 """Pictures for people: contact sheets, swap grids, animations, curves. Frames are uint8 (..., H, W, C)."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import GifImagePlugin, Image, ImageDraw, ImageFont
 
-from drnet.pipelines.files import write_whole
+from drnet.pipelines.files import whole_file, write_whole
 
 Frames = NDArray[np.uint8]
 PAPER = 255  # background
@@ -67,15 +67,33 @@ def save_png(path: Path, sheet: Frames) -> None:
     write_whole(path, buffer.getvalue())
 
 
-def save_gif(path: Path, sheets: Sequence[Frames], fps: float = 10) -> None:
-    """Write an animation of pictures (H, W, 3) that repeats for ever."""
-    images = [Image.fromarray(sheet) for sheet in sheets]
-    palette = [image.quantize(128, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE) for image in images]
-    buffer = io.BytesIO()
-    rest = palette[1:]
-    palette[0].save(buffer, "GIF", save_all=True, append_images=rest, duration=round(1000 / fps), loop=0, disposal=1)
+def save_gif(path: Path, sheets: Iterable[Frames], fps: float = 10) -> None:
+    """Write an animation of pictures (H, W, 3) of one size that repeats for ever, each as it comes.
+
+    Of every picture only the part that differs from the one before is written, and only these two are held.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, buffer.getvalue())
+    with whole_file(path) as file:
+        before: Frames | None = None
+        for sheet in sheets:
+            rows, columns = (slice(0, side) for side in sheet.shape[:2]) if before is None else _changed(before, sheet)
+            part = Image.fromarray(np.ascontiguousarray(sheet[rows, columns]))
+            part = part.quantize(128, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+            if before is None:
+                file.writelines(GifImagePlugin.getheader(part.copy(), info={"loop": 0})[0])
+            offset = (columns.start, rows.start)
+            shown = {"duration": round(1000 / fps), "disposal": 1, "include_color_table": True}
+            file.writelines(GifImagePlugin.getdata(part, offset, **shown))
+            before = sheet
+        file.write(b";")  # the end of a GIF
+
+
+def _changed(before: Frames, now: Frames) -> tuple[slice, slice]:
+    """Return the rows and columns of the smallest part that holds all differences; one pixel where there is none."""
+    differs = (before != now).any(-1)
+    found = [np.flatnonzero(differs.any(axis)) for axis in (1, 0)]
+    rows, columns = (slice(int(at[0]), int(at[-1]) + 1) if len(at) else slice(0, 1) for at in found)
+    return rows, columns
 
 
 def swap_sheet(

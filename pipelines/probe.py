@@ -36,6 +36,8 @@ class Rows:
 def rows_of(features: Features, name: str, clips: NDArray[np.int64], varying: bool) -> Rows:
     """Return a feature's rows for some clips: means over their valid frames, or every valid frame."""
     values = getattr(features, name)[clips]  # (N, T, D)
+    if not values.shape[2]:  # of an autoencoder, whose content has no numbers: it tells what a constant does
+        values = np.zeros((*values.shape[:2], 1), np.float32)
     valid = np.arange(values.shape[1]) < features.length[clips, None]  # (N, T)
     if varying:
         number, frame = np.nonzero(valid)

@@ -7,6 +7,7 @@ RUN/
   samples/           pictures made while it trains
   checkpoints/00010000/{model,trainer}.safetensors, state.json
   latest.json        the newest checkpoint's name
+  best.json          the best checkpoint's, once held-out clips were measured
 """
 
 import json
@@ -15,7 +16,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from torch import Tensor
 
 from drnet.datasets.contract import DataError
 from drnet.datasets.reading.source_files import sha256_file
-from drnet.model import DrNet, DrNetConfig
+from drnet.kinds import KINDS
 from drnet.pipelines.claim import locked
 from drnet.pipelines.fields import HASH, LARGEST, count, harmless, objects, short, text
 from drnet.pipelines.files import (
@@ -41,9 +42,11 @@ from drnet.pipelines.files import (
 from drnet.trainer import TrainConfig
 
 RUN_FORMAT = 1
-CONFIG, METRICS, LATEST = "config.json", "metrics.jsonl", "latest.json"
-OWN = (CONFIG, METRICS, LATEST)
+CONFIG, METRICS, LATEST, BEST = "config.json", "metrics.jsonl", "latest.json", "best.json"
+OWN = (CONFIG, METRICS, LATEST, BEST)
 WEIGHTS, TRAINER, STATE = "model.safetensors", "trainer.safetensors", "state.json"
+_KIND = re.compile(r"[a-z]{1,32}")
+_METRIC = re.compile(r"[a-z0-9_/]{1,80}")
 _STEP = re.compile(r"[0-9]{1,18}")  # the name of a checkpoint's folder
 GO_BACK = "delete this checkpoint to go on from the one before"
 
@@ -69,6 +72,21 @@ class Checkpoint:
     trainer_sha256: str
 
 
+@dataclass(frozen=True)
+class Best:
+    """The checkpoint with the least of a measurement.
+
+    Attributes:
+        step: of the checkpoint.
+        metric: name of the measurement.
+        value: what it was.
+    """
+
+    step: int
+    metric: str
+    value: float
+
+
 @contextmanager
 def run_folder(run: Path) -> Iterator[None]:
     """Make a run's folder where it is missing and hold it for this process, without what killed writers left in it.
@@ -91,13 +109,16 @@ def read_config(run: Path) -> dict[str, Any]:
         raise RunError(f"{run / CONFIG}: not a run of format {RUN_FORMAT}, the only one this version of drnet reads")
     try:  # settings that a later version added take their defaults
         harmless(config, "config")
-        model, train = _settings(config["model"], DrNetConfig()), _settings(config["train"], TrainConfig())
-        return {**config, "model": model, "train": train, "data": objects(config, "data")}
+        kind = text(config, "kind", _KIND) if "kind" in config else "drnet"
+        if kind not in KINDS:
+            raise ValueError(f"kind {kind!r} is not known; there are {', '.join(KINDS)}")
+        model, train = _settings(config["model"], KINDS[kind].config()), _settings(config["train"], TrainConfig())
+        return {**config, "kind": kind, "model": model, "train": train, "data": objects(config, "data")}
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{run / CONFIG}: damaged, or of a newer version ({error}); train into another --out") from None
 
 
-def _settings(found: Mapping[str, Any], defaults: DrNetConfig | TrainConfig) -> dict[str, Any]:
+def _settings(found: Mapping[str, Any], defaults: Any) -> dict[str, Any]:
     """Return settings with the defaults of those that are missing; raises ValueError for one of another type."""
     settings = replace(defaults, **found).to_json()
     for name, default in defaults.to_json().items():
@@ -108,14 +129,14 @@ def _settings(found: Mapping[str, Any], defaults: DrNetConfig | TrainConfig) -> 
 
 
 def settle_config(run: Path, config: Mapping[str, Any]) -> None:
-    """Write a new run's settings, or compare them with an existing run's.
+    """Write a new run's settings, or compare them with an existing run's; where it has no checkpoint yet it starts anew.
 
     Raises:
         RunError: naming the setting that differs from the run that is to be continued.
     """
-    if not (run / CONFIG).exists():
+    if not (run / CONFIG).exists() or latest_checkpoint(run) is None:
         run.mkdir(parents=True, exist_ok=True)
-        if not all(is_temporary(path, OWN) for path in run.iterdir()):
+        if not (run / CONFIG).exists() and not all(is_temporary(path, OWN) for path in run.iterdir()):
             raise RunError(f"{run}: holds files that are not a run; choose an empty or new folder as --out")
         write_whole(run / CONFIG, pretty_json(config))
         return
@@ -177,26 +198,72 @@ def _checkpoints(run: Path) -> list[Path]:
     return sorted((p for p in (run / "checkpoints").glob("*") if _STEP.fullmatch(p.name)), key=lambda p: int(p.name))
 
 
-def drop_old_checkpoints(run: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints, and what killed writers left."""
+def keep_checkpoints(run: Path, keep: int, found: Best | None = None) -> None:
+    """Delete all but the newest `keep` checkpoints and the best one, and what killed writers left.
+
+    Args:
+        run: the run folder.
+        keep: how many of the newest stay.
+        found: a measurement of the newest, which becomes the best where none was better.
+    """
     for stale in (run / "checkpoints").glob(".*.tmp"):
         shutil.rmtree(stale)
+    best = read_best(run)
+    if found is not None and (best is None or best.metric != found.metric or found.value < best.value):
+        best = found
+        write_whole(run / BEST, pretty_json(asdict(found)))
     for old in _checkpoints(run)[:-keep]:
-        _drop(old)
+        if best is None or int(old.name) != best.step:
+            _drop(old)
+
+
+def read_best(run: Path) -> Best | None:
+    """Return which checkpoint of a run is the best, or None where that is not known or its files are gone."""
+    path = run / BEST
+    if not path.exists():
+        return None
+    found = read_json(path, "the best checkpoint's name", "delete the file; the next checkpoint writes it again")
+    try:
+        best = Best(count(found, "step"), text(found, "metric", _METRIC), float(found["value"]))
+    except (KeyError, TypeError, ValueError):
+        raise RunError(f"{path}: damaged; delete the file; the next checkpoint writes it again") from None
+    return best if (run / "checkpoints" / f"{best.step:08d}").exists() else None
 
 
 def latest_checkpoint(run: Path) -> Checkpoint | None:
     """Return the newest whole checkpoint, or None where there is none yet."""
     folders = _checkpoints(run)
-    if not folders:
-        return None
-    path = folders[-1] / STATE
+    return _checkpoint(folders[-1]) if folders else None
+
+
+def _checkpoint(folder: Path) -> Checkpoint:
+    path = folder / STATE
     try:
         state = read_json(path, "the checkpoint's state")
         digests = [text(state, name, HASH) for name in ("sha256", "trainer_sha256")]
-        return Checkpoint(folders[-1], count(state, "step"), *digests)
+        return Checkpoint(folder, count(state, "step"), *digests)
     except ValueError:
         raise RunError(f"{path}: missing or damaged; {GO_BACK}") from None
+
+
+def choose_checkpoint(run: Path, which: str = "latest") -> Checkpoint:
+    """Return a run's checkpoint by name: `latest`, `best`, or its step.
+
+    Raises:
+        RunError: where there is none of that name, with those that there are.
+    """
+    folders = {int(folder.name): folder for folder in _checkpoints(run)}
+    if not folders:
+        raise RunError(f"{run}: no checkpoint yet; train it first with `drnet train --shards S --out {run}`")
+    best = read_best(run)
+    if which == "latest":
+        return _checkpoint(folders[max(folders)])
+    if which == "best" and best is not None:
+        return _checkpoint(folders[best.step])
+    if which.isdecimal() and len(which) < 19 and int(which) in folders:
+        return _checkpoint(folders[int(which)])
+    steps = ", ".join(map(str, folders))
+    raise RunError(f"{run}: checkpoint {which!r} is not there; there are latest{', best' * bool(best)}, {steps}")
 
 
 def load_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
@@ -222,11 +289,11 @@ def load_weights(model: torch.nn.Module, checkpoint: Checkpoint) -> None:
         raise RunError(f"{path}: does not fit the model of {CONFIG} ({str(error).splitlines()[0]})") from None
 
 
-def _refuse_larger(settings: DrNetConfig, path: Path) -> None:
+def _refuse_larger(kind: str, settings: Any, path: Path) -> None:
     """Raise RunError where settings ask for a model that a weights file cannot hold, before it takes its memory."""
     try:
         with torch.device("meta"):
-            needed = sum(value.nbytes for value in DrNet(settings).state_dict().values())
+            needed = sum(value.nbytes for value in KINDS[kind].model(settings).state_dict().values())
     except RuntimeError:  # sizes beyond 64 bits
         needed = LARGEST
     except ValueError as error:
@@ -237,25 +304,32 @@ def _refuse_larger(settings: DrNetConfig, path: Path) -> None:
         )
 
 
-def load_run(run: Path, device: str = "cpu") -> tuple[DrNet, Checkpoint, dict[str, Any]]:
+def load_run(run: Path, device: str = "cpu", which: str = "latest") -> tuple[Any, Checkpoint, dict[str, Any]]:
     """Return a run's model in evaluation mode, the checkpoint it comes from, and the run's settings.
 
     Args:
         run: the run folder.
         device: where the model goes.
+        which: the checkpoint: `latest`, `best`, or its step.
+
+    Returns:
+        A `DrNet`, or the model of another kind of run (`drnet.kinds`); its weights are the averaged ones where they
+        were averaged.
 
     Raises:
-        RunError: where there is no run or no checkpoint yet.
+        RunError: where there is no run, or no such checkpoint.
     """
     config = read_config(run)
-    checkpoint = latest_checkpoint(run)
-    if checkpoint is None:
-        raise RunError(f"{run}: no checkpoint yet; train it first with `drnet train --shards S --out {run}`")
-    settings = DrNetConfig(**config["model"])
-    _refuse_larger(settings, checkpoint.folder / WEIGHTS)
-    model = DrNet(settings)
+    checkpoint = choose_checkpoint(run, which)
+    kind = KINDS[config["kind"]]
+    try:
+        settings = kind.config(**config["model"])
+    except ValueError as error:
+        raise RunError(f"{run / CONFIG}: {error}") from None
+    _refuse_larger(config["kind"], settings, checkpoint.folder / WEIGHTS)
+    model = kind.model(settings)
     load_weights(model, checkpoint)
-    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(device, memory_format=torch.channels_last)
     return model.eval(), checkpoint, config
 
 

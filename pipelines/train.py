@@ -1,21 +1,25 @@
 """Train a model on shards into a run folder, continue it, and stop it at any moment without loss."""
 
-import math
+import contextlib
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from drnet.datasets.contract import DataError
-from drnet.model import DrNet, DrNetConfig
-from drnet.pipelines.failures import Budget
-from drnet.pipelines.loader import Batch, FrameStream, PlannedFrames, to_device
-from drnet.pipelines.pictures import save_png
+from drnet.kinds import KINDS, kind_of
+from drnet.pipelines.device_frames import Cache, choose_frames
+from drnet.pipelines.health import Health
+from drnet.pipelines.loader import Batch, PlannedFrames, to_device
+from drnet.pipelines.loop import Logging, Loop
+from drnet.pipelines.pictures import Frames
 from drnet.pipelines.plan import Plan
+from drnet.pipelines.processes import Processes, together
 from drnet.pipelines.progress import Progress, Silent
 from drnet.pipelines.run import (
     CONFIG,
@@ -25,48 +29,22 @@ from drnet.pipelines.run import (
     Checkpoint,
     RunError,
     cut_metrics,
-    drop_old_checkpoints,
     latest_checkpoint,
     load_tensors,
     load_weights,
     read_config,
     run_folder,
-    save_checkpoint,
     settle_config,
     train_config,
 )
 from drnet.pipelines.skipped import Skipped
 from drnet.pipelines.source import Collection, open_shards
 from drnet.pipelines.swaps import HeldOut, held_out_frames
-from drnet.pipelines.writers import Writers, check_wandb, open_writers
+from drnet.pipelines.writers import check_wandb
 from drnet.presets import preset, variant_settings
-from drnet.trainer import NotFinite, Trainer
+from drnet.trainer import Compiling, Trainer
 
-
-@dataclass(frozen=True)
-class Logging:
-    """What a run writes while it trains; none of it influences the weights.
-
-    Attributes:
-        log_every: steps between two lines of metrics.
-        checkpoint_every: steps between two checkpoints.
-        sample_every: steps between two pictures.
-        keep: newest checkpoints that stay.
-        wandb: project at Weights & Biases, see `drnet.pipelines.writers.WeightsAndBiases`; None leaves it out.
-        max_skipped: clips that may be left out because they cannot be read, before training stops.
-    """
-
-    log_every: int = 50
-    checkpoint_every: int = 1000
-    sample_every: int = 1000
-    keep: int = 3
-    wandb: str | None = None
-    max_skipped: Budget = field(default_factory=Budget)
-
-    def __post_init__(self) -> None:
-        for name in ("log_every", "checkpoint_every", "sample_every", "keep"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)} is not allowed; it must be at least 1")
+Resume = Literal["auto", "never", "always"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +57,7 @@ class TrainReport:
     stopped: bool  # by a signal, before its last step
     seconds: float
     metrics: Mapping[str, float]
+    first: bool = True  # of the processes that train together: the one that tells of it
 
 
 def resolve(
@@ -103,7 +82,8 @@ def resolve(
     if height != width:
         raise DataError(f"frames of {height}x{width} are not allowed; the networks take square ones: build with --size")
     if before is not None and name in (None, before["preset"]):
-        name, base_model, base_train = before["preset"], DrNetConfig(**before["model"]), train_config(before)
+        name, base_train = before["preset"], train_config(before)
+        base_model = KINDS[before["kind"]].config(**before["model"])
     else:
         name = name or "mnist"
         base_model, base_train = preset(name).model, preset(name).train
@@ -116,12 +96,12 @@ def resolve(
         raise ValueError(f"setting {sorted(unknown)[0]!r} is not known")
     if "horizon" in given:
         share = given["horizon"] / base_train.horizon  # warm-ups are parts of the horizon, and follow it
-        warmups = {"warmup": base_train.warmup, "alpha_warmup": base_model.alpha_warmup}
-        warmups["beta_warmup"] = base_model.beta_warmup
+        fields = base_train.to_json() | base_model.to_json()
+        warmups = {key: fields[key] for key in ("warmup", "alpha_warmup", "beta_warmup") if key in fields}
         given = {key: round(steps * share) for key, steps in warmups.items()} | given
     model = replace(base_model, size=height, channels=channels, **{k: v for k, v in given.items() if k in model_fields})
     train = replace(base_train, **{k: v for k, v in given.items() if k not in model_fields})
-    return {"preset": name, "model": model.to_json(), "train": train.to_json()}
+    return {"preset": name, "kind": kind_of(model), "model": model.to_json(), "train": train.to_json()}
 
 
 def train(
@@ -134,8 +114,14 @@ def train(
     logging: Logging | None = None,
     progress: Progress | None = None,
     stop: threading.Event | None = None,
+    *,
+    cache: Cache = "auto",
+    compiling: Compiling = "off",
+    resume: Resume = "auto",
 ) -> TrainReport:
-    """Train DrNet, or continue a run to a larger step.
+    """Train DrNet, or another model of a preset, or continue a run to a larger step.
+
+    Processes that torchrun or Slurm started together train one model, each on its part of every batch.
 
     Args:
         shards: folder, brace pattern or URL.
@@ -147,6 +133,9 @@ def train(
         logging: what is written while it trains.
         progress: told of each step.
         stop: when set, training ends after the current step, with a checkpoint.
+        cache: whether all frames are kept on the device, see `drnet.pipelines.device_frames`.
+        compiling: see `drnet.trainer.Trainer`.
+        resume: `auto` continues what the run folder holds; `never` refuses a run with a checkpoint, `always` one without.
 
     Raises:
         ValueError: for settings that are not allowed, shards that are not right, or another run in the folder.
@@ -154,31 +143,49 @@ def train(
     logging, progress, stop = logging or Logging(), progress or Silent(), stop or threading.Event()
     if logging.wandb is not None:
         check_wandb(logging.wandb)
-    collection = open_shards(shards)
-    before = read_config(run) if (run / CONFIG).exists() else None
-    settings = resolve(preset_name, overrides or {}, collection.frame_shape, before)
-    if settings["train"]["cyclic"]:
-        check_cyclic(collection)
-    target = settings["train"]["horizon"] if steps is None else steps
-    if target < 1:
-        raise ValueError(f"steps {target} is not allowed; it must be at least 1")
-    config = {"format": RUN_FORMAT, **settings, "data": describe(collection)}
-    trainer = make_trainer(config, choose_device(device))
-    samples = held_out_frames(shards, collection)
-    session = Session(run, trainer, collection, logging, progress, samples, config["data"])
-    with run_folder(run):
-        settle_config(run, config)
-        if before is None:
-            note_unusual_size(settings, progress)
-        start = restore(run, trainer)
-        began = time.monotonic()
-        if start < target:
-            cut_metrics(run, start)
-            session.run_to(target, stop)
-        checkpoint = latest_checkpoint(run)
+    check_resume(run, resume)
+    with together(device) as processes:
+        progress = progress if processes.first else Silent()
+        collection = open_shards(shards)
+        before = read_config(run) if (run / CONFIG).exists() else None
+        settings = resolve(preset_name, overrides or {}, collection.frame_shape, before)
+        if settings["train"]["cyclic"]:
+            check_cyclic(collection)
+        target = settings["train"]["horizon"] if steps is None else steps
+        if target < 1:
+            raise ValueError(f"steps {target} is not allowed; it must be at least 1")
+        config = {"format": RUN_FORMAT, **settings, "data": describe(collection)}
+        trainer = make_trainer(config, choose_device(processes.device(device)), compiling)
+        watch = FrameWatch(shards, collection, trainer)
+        with run_folder(run) if processes.first else contextlib.nullcontext():
+            if processes.first:
+                settle_config(run, config)
+            processes.wait()
+            if before is None:
+                note_unusual_size(settings, progress)
+            start = restore(run, trainer)
+            began = time.monotonic()
+            feed = FrameFeed(collection, trainer, logging, progress, processes, cache, stop)
+            loop = Loop(run, trainer, feed, watch, logging, progress, config["data"], processes)
+            if start < target:
+                if processes.first:
+                    cut_metrics(run, start)
+                loop.run_to(target, stop)
+            checkpoint = latest_checkpoint(run)
     assert checkpoint is not None, "a session ends with a checkpoint"
     seconds = time.monotonic() - began
-    return TrainReport(run, checkpoint, start, trainer.step < target, seconds, session.last)
+    return TrainReport(run, checkpoint, start, trainer.step < target, seconds, loop.last, processes.first)
+
+
+def check_resume(run: Path, resume: Resume) -> None:
+    """Raise RunError where a run folder is not as `resume` wants it."""
+    if resume not in ("auto", "never", "always"):
+        raise RunError(f"resume {resume!r} is not allowed; supported are auto, never and always")
+    found = latest_checkpoint(run)
+    if resume == "never" and found is not None:
+        raise RunError(f"{run}: is at step {found.step} already; choose another --out, or --resume auto to continue it")
+    if resume == "always" and found is None:
+        raise RunError(f"{run}: no checkpoint to continue from; --resume auto starts a run where there is none")
 
 
 def describe(collection: Collection) -> dict[str, Any]:
@@ -222,13 +229,14 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def make_trainer(config: Mapping[str, Any], device: torch.device) -> Trainer:
+def make_trainer(config: Mapping[str, Any], device: torch.device, compiling: Compiling = "off") -> Trainer:
     """Return a fresh model and its trainer; the weights depend on the seed alone."""
     settings = train_config(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        model = DrNet(DrNetConfig(**config["model"]))
-    return Trainer(model, settings, device)
+        kind = KINDS[config["kind"]]
+        model = kind.model(kind.config(**config["model"]))
+    return Trainer(model, settings, device, compiling)
 
 
 def restore(run: Path, trainer: Trainer) -> int:
@@ -236,7 +244,7 @@ def restore(run: Path, trainer: Trainer) -> int:
     checkpoint = latest_checkpoint(run)
     if checkpoint is None:
         return 0
-    load_weights(trainer.model, checkpoint)
+    load_weights(trainer.evaluated, checkpoint)
     path = checkpoint.folder / TRAINER
     state = load_tensors(path, checkpoint.trainer_sha256)
     try:
@@ -248,135 +256,75 @@ def restore(run: Path, trainer: Trainer) -> int:
     return trainer.step
 
 
-@dataclass
-class Clock:
-    """Measures how fast training goes, and which share of the time it waits for data, between two lines of metrics."""
-
-    began: float = field(default_factory=time.perf_counter)
-    steps: int = 0
-    waited: float = 0.0
-
-    def next_of(self, batches: Iterator[Batch]) -> Batch:
-        """Return the next batch, with the wait for it measured."""
-        began = time.perf_counter()
-        batch = next(batches)
-        self.waited += time.perf_counter() - began
-        self.steps += 1
-        return batch
-
-    def take(self) -> dict[str, float]:
-        """Return the metrics of time and start anew."""
-        now = time.perf_counter()
-        seconds = max(now - self.began, 1e-9)
-        found = {"time/steps_per_second": self.steps / seconds, "time/waiting_for_data": self.waited / seconds}
-        self.began, self.steps, self.waited = now, 0, 0.0
-        return found
-
-
-class Session:
-    """One stretch of training: the loop, and what is written on the way."""
+class FrameFeed:
+    """Frames of clips, in the plan's order."""
 
     def __init__(
         self,
-        run: Path,
-        trainer: Trainer,
         collection: Collection,
+        trainer: Trainer,
         logging: Logging,
         progress: Progress,
-        samples: HeldOut,
-        data: Mapping[str, Any],
+        processes: Processes,
+        cache: Cache,
+        stop: threading.Event,
     ) -> None:
-        self.run, self.trainer, self.logging, self.progress = run, trainer, logging, progress
-        self.samples, self.data = samples, data
         config = trainer.config
-        self.plan = Plan(
-            collection.order_key, config.seed, [place.clips for place in collection.places], config.batch_size
-        )
-        self.collection = collection
+        counts = [place.clips for place in collection.places]
+        self.plan = Plan(collection.order_key, config.seed, counts, config.batch_size)
+        self.collection, self.config, self.device, self.progress = collection, config, trainer.device, progress
+        self.processes, self.cache, self.stop = processes, cache, stop
         self.skipped = Skipped(logging.max_skipped, len(collection), progress)
-        self.keyed = cast(DrNet, trainer.model).config.negatives == "other-content"
-        self.last: dict[str, float] = {}
-        self.asked = 0
+        self.keyed = getattr(trainer.model.config, "negatives", None) == "other-content"
 
-    def run_to(self, target: int, stop: threading.Event) -> None:
-        """Train up to a step, or until told to stop; a checkpoint is written in either case."""
-        start, self.asked = self.trainer.step, target
-        config = self.trainer.config
+    def batches(self, start: int) -> Generator[Batch, None, None]:
+        """Yield this process's part of every batch."""
         source = PlannedFrames(
             self.collection,
             self.plan,
-            config.max_offset,
+            self.config.max_offset,
             start,
-            config.cyclic,
+            self.config.cyclic,
+            self.processes.rank,
+            self.processes.count,
             tolerant=bool(self.skipped.budget),
-            drawn=config.frames,
+            drawn=self.config.frames,
             keyed=self.keyed,
         )
-        self.progress.start("training", target, "steps", done=start)
-        batches = FrameStream(source).batches()
-        clock = Clock()
-        try:
-            with open_writers(self.run, start, self.progress.note, self.logging.wandb) as writers:
-                last = False
-                while not last:
-                    batch = clock.next_of(batches)
-                    self.skipped.add(batch)
-                    keys = None if batch.keys is None else torch.from_numpy(batch.keys).to(self.trainer.device)
-                    self.trainer.train_step(to_device(batch.frames, self.trainer.device), keys)
-                    last = stop.is_set() or self.trainer.step == target
-                    self._record(last, clock, writers)
-        except NotFinite as error:
-            checkpoint = latest_checkpoint(self.run)
-            good = f"the last good checkpoint is {checkpoint.folder}" if checkpoint else "there is no checkpoint yet"
-            raise RunError(f"{error}; {good}") from None
-        finally:
-            batches.close()
-            self.progress.stop()
+        return choose_frames(source, self.device, self.cache, self.progress, self.stop).batches()
 
-    def _record(self, last: bool, clock: Clock, writers: Writers) -> None:
-        """Write what is due after a step; after the last one of a session, a picture and a checkpoint."""
-        trainer, every, step = self.trainer, self.logging, self.trainer.step
-        if step % every.log_every == 0:
-            self._log(clock, writers)
-        if step % every.sample_every == 0 or last:
-            grid = self.samples.grid(trainer.model, trainer.device)
-            save_png(self.run / "samples" / f"{step:08d}.png", grid)
-            writers.image(step, "samples", grid)
-        if step % every.checkpoint_every == 0 or last:
-            writers.flush()
-            self._checkpoint()
-        self.progress.advance(1, **{name.split("/")[-1]: value for name, value in self.last.items() if "loss" in name})
+    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Return frames (B, F, C, H, W) float32 in [0, 1], and the content keys where the model needs them."""
+        self.skipped.add(batch)
+        frames = to_device(batch.frames, self.device)
+        return (frames,) if batch.keys is None else (frames, torch.from_numpy(batch.keys).to(self.device))
 
-    def _log(self, clock: Clock, writers: Writers) -> None:
-        step, metrics = self.trainer.step, self.trainer.take_metrics()
-        self.last = metrics
-        writers.scalars(step, {**metrics, **clock.take(), "data/skipped": len(self.skipped.reasons)})
-        if step % (10 * self.logging.log_every) == 0:
-            self.progress.note(health_line(step, metrics))
+    def names(self, step: int) -> Sequence[str]:
+        """Return the keys of a batch's clips."""
+        return [self.collection.sample(clip).key for clip in self.plan.batch(step).clips.tolist()]
 
-    def _checkpoint(self) -> None:
-        trainer = self.trainer
-        trainer.check_finite()
-        state = {"step": trainer.step, "samples": trainer.step * trainer.config.batch_size, "data": dict(self.data)}
-        state["asked"] = self.asked  # tells `drnet runs` whether it was stopped before that
-        save_checkpoint(self.run, trainer.model, trainer.state(), state)
-        drop_old_checkpoints(self.run, self.logging.keep)
+    def counted(self) -> Mapping[str, float]:
+        """Return how many clips could not be read."""
+        return {"data/skipped": len(self.skipped.reasons)}
 
 
-NEARLY_CONSTANT = 1e-5  # of a variance of at most 1; a pose of .001 was seen to tell positions with R2 .98
+class FrameWatch:
+    """Looks at a model of frames: swaps of held-out clips, measurements, alarms."""
 
+    best = "held_out/reconstruction"
 
-def health_line(step: int, metrics: Mapping[str, float]) -> str:
-    """Say in one line how training goes, and warn of the ways it dies."""
-    error, baseline = metrics["loss/reconstruction"], metrics["baseline/mean_frame"]
-    line = (
-        f"step {step}: reconstruction {error:.4f} ({error / max(baseline, 1e-12):.2f} of the mean frame's), "
-        f"similarity {metrics['loss/similarity']:.2g}, discriminator accuracy {metrics['discriminator/accuracy']:.2f} "
-        f"(BCE {metrics['discriminator/bce']:.3f}, chance {math.log(2):.3f}), "
-        f"variance of pose {metrics['variance/pose']:.2g}, of content {metrics['variance/content']:.2g}"
-    )
-    if metrics["variance/pose"] < NEARLY_CONSTANT:
-        line += "; the pose is nearly constant: try a smaller --beta"
-    if metrics["variance/content"] < NEARLY_CONSTANT:
-        line += "; the content is nearly constant: try a smaller --alpha"
-    return line
+    def __init__(self, shards: str | Path, training: Collection, trainer: Trainer) -> None:
+        self.samples: HeldOut = held_out_frames(shards, training)
+        self.health = Health(shards, training, trainer.config, trainer.model.config)
+
+    def measure(self, trainer: Trainer) -> Mapping[str, float]:
+        """Measure held-out clips with the weights that evaluation uses."""
+        return self.health.measure(trainer.evaluated, trainer.device, trainer.autocast)
+
+    def picture(self, trainer: Trainer) -> Frames:
+        """Return a swap grid of held-out clips."""
+        return self.samples.grid(trainer.evaluated, trainer.device)
+
+    def lines(self, step: int, values: Mapping[str, float], report: bool) -> Sequence[str]:
+        """Return alarms, and where asked for how training goes."""
+        return self.health.lines(step, values, report)

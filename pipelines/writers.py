@@ -273,6 +273,12 @@ class Writers:
 
 
 @contextmanager
+def no_writers() -> Iterator[Writers]:
+    """Give writers that write nowhere: of all processes that train together only the first writes."""
+    yield Writers([])
+
+
+@contextmanager
 def open_writers(run: Path, start: int, note: Callable[[str], None], wandb: str | None = None) -> Iterator[Writers]:
     """Open a run's writers for one session of training.
 

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from drnet.kinds import KINDS, kind_of
 from drnet.model import DrNet
 from drnet.presets import PAPER, PRESETS, preset
 
@@ -70,7 +71,7 @@ def test_a_preset_builds_a_model_for_each_of_its_sizes(name: str) -> None:
     assert chosen.sizes
     for size in chosen.sizes:
         with torch.device("meta"):
-            model = DrNet(dataclasses.replace(chosen.model, size=size))
+            model = KINDS[kind_of(chosen.model)].model(dataclasses.replace(chosen.model, size=size))
             frames = torch.empty(2, chosen.model.channels, size, size)
             content, pose = model.encode(frames)
             assert model.decode(model.content_encoder(frames), pose).shape == frames.shape
@@ -90,7 +91,8 @@ def test_a_preset_says_in_one_line_what_it_is_and_what_it_must_reproduce(name: s
 def test_a_presets_schedules_end_before_its_horizon(name: str) -> None:
     chosen = preset(name)
     assert chosen.train.warmup < chosen.train.horizon
-    assert max(chosen.model.alpha_warmup, chosen.model.beta_warmup) <= chosen.train.horizon
+    for name in ("alpha_warmup", "beta_warmup"):
+        assert getattr(chosen.model, name, 0) <= chosen.train.horizon
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from drnet.model import DrNet, DrNetConfig
-from drnet.trainer import NotFinite, TrainConfig, Trainer
+from drnet.trainer import NotFinite, TrainConfig, Trainer, computing
 
 CPU = torch.device("cpu")
 
@@ -152,8 +153,11 @@ def test_a_metric_that_is_not_finite_stops_with_its_name_and_step() -> None:
     with torch.no_grad():
         trainer.model.first.fill_(math.nan)
     trainer.train_step(torch.zeros(1))
-    with pytest.raises(NotFinite, match=r"^training diverged: one not finite by step 2; try a lower --lr$"):
+    trainer.train_step(torch.zeros(1))
+    told = r"^training diverged: one not finite in step 2; try a lower --lr, or --clip-norm 1$"
+    with pytest.raises(NotFinite, match=told) as raised:
         trainer.take_metrics()
+    assert raised.value.step == 1  # counted from 0, the first of the two
 
 
 def test_weights_are_checked_too_and_many_names_are_cut_short() -> None:
@@ -193,3 +197,118 @@ def test_a_value_that_is_not_allowed_is_named_in_one_line(wrong: dict[str, Any])
 def test_settings_survive_json() -> None:
     config = TrainConfig(batch_size=7, schedule="cosine", warmup=3, precision="bf16")
     assert TrainConfig(**config.to_json()) == config
+
+
+class Linear(nn.Module):
+    """A model without BatchNorm whose loss is a mean over the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 1)
+        with torch.no_grad():
+            self.layer.weight.copy_(torch.tensor([[1.0, -2.0, 3.0]]))
+            self.layer.bias.zero_()
+        self.sizes: list[int] = []
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        return {"weight": [self.layer.weight], "bias": [self.layer.bias]}
+
+    def losses(self, rows: Tensor, step: int, targets: Tensor) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
+        self.sizes.append(len(rows))
+        weight, bias = self.layer.weight, self.layer.bias
+        for name, held in (("weight", (weight, bias.detach())), ("bias", (weight.detach(), bias))):
+            loss = (F.linear(rows, *held).squeeze(1) - targets).square().mean()
+            yield name, loss, {f"loss/{name}": loss.detach()}
+
+
+def rows_of(step: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(step)
+    return torch.rand(12, 3, generator=generator), torch.rand(12, generator=generator)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 6])
+def test_a_batch_in_parts_gives_the_same_weights_and_metrics(parts: int) -> None:
+    whole = Trainer(Linear(), TrainConfig(batch_size=12, lr=0.1), CPU)
+    cut = Trainer(Linear(), TrainConfig(batch_size=12, lr=0.1, accumulate=parts), CPU)
+    for step in range(5):
+        whole.train_step(*rows_of(step))
+        cut.train_step(*rows_of(step))
+    for name, value in whole.model.state_dict().items():
+        torch.testing.assert_close(cut.model.state_dict()[name], value)
+    assert cut.take_metrics() == pytest.approx(whole.take_metrics())
+    assert set(cut.model.sizes) == {12 // parts}
+
+
+def test_drnet_trains_in_parts_each_group_before_the_next() -> None:
+    trainer = Trainer(drnet(), TrainConfig(batch_size=8, accumulate=2), CPU)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.train_step(batch(0))
+    moved = {name for name, value in trainer.model.named_parameters() if not value.equal(before[name])}
+    assert moved == {name for name, _ in trainer.model.named_parameters()}
+    assert set(trainer.take_metrics()) >= {"loss/reconstruction", "discriminator/bce"}
+
+
+@pytest.mark.parametrize("wrong", [{"accumulate": 5}, {"accumulate": 6}, {"accumulate": 0}])
+def test_parts_must_divide_the_batch_into_pairs_at_least(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="accumulate"):
+        TrainConfig(batch_size=8, **wrong)
+
+
+def test_a_gradient_is_clipped_to_its_norm_and_the_norm_is_told() -> None:
+    free = Trainer(Linear(), TrainConfig(batch_size=12), CPU)
+    clipped = Trainer(Linear(), TrainConfig(batch_size=12, clip_norm=0.01), CPU)
+    rows, targets = rows_of(0)
+    for trainer in (free, clipped):
+        trainer.train_step(100 * rows, targets)
+    true = free.model.layer.weight.grad.norm()
+    assert true > 1
+    assert clipped.model.layer.weight.grad.norm() == pytest.approx(0.01, rel=1e-4)
+    assert clipped.take_metrics()["gradient/weight"] == pytest.approx(float(true))
+    assert "gradient/weight" not in free.take_metrics()
+
+
+def test_the_average_follows_the_weights_and_is_what_evaluation_uses() -> None:
+    trainer = Trainer(Linear(), TrainConfig(batch_size=12, lr=0.1, ema=0.75), CPU)
+    expected: Tensor | None = None
+    for step in range(6):
+        trainer.train_step(*rows_of(step))
+        now = trainer.model.layer.weight.detach().clone()
+        expected = now if expected is None else 0.75 * expected + 0.25 * now
+    torch.testing.assert_close(trainer.evaluated.layer.weight.detach(), expected)
+    assert trainer.evaluated is not trainer.model
+    assert Trainer(Linear(), TrainConfig(), CPU).evaluated.layer is not None
+
+
+def test_an_average_continues_bit_for_bit() -> None:
+    config = TrainConfig(batch_size=8, lr=0.01, ema=0.9)
+    through = Trainer(drnet(), config, CPU)
+    for step in range(4):
+        through.train_step(batch(step))
+    first = Trainer(drnet(), config, CPU)
+    for step in range(2):
+        first.train_step(batch(step))
+    second = Trainer(drnet(), config, CPU)
+    second.evaluated.load_state_dict(first.evaluated.state_dict())  # as a checkpoint does
+    second.load_state(first.state())
+    for step in range(2, 4):
+        second.train_step(batch(step))
+    for name, value in through.model.state_dict().items():
+        assert value.equal(second.model.state_dict()[name]), name
+    for name, value in through.evaluated.state_dict().items():
+        assert value.equal(second.evaluated.state_dict()[name]), name
+
+
+def test_tf32_is_on_while_a_step_runs_and_only_then() -> None:
+    matmul, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, convolutions.allow_tf32
+    for precision, rounded in (("tf32", True), ("fp32", False), ("bf16", False)):
+        with computing(precision):
+            assert (matmul.allow_tf32, convolutions.allow_tf32) == (rounded, rounded)
+        assert (matmul.allow_tf32, convolutions.allow_tf32) == before
+
+
+def test_synced_batchnorm_on_the_cpu_is_refused_where_it_would_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    Trainer(drnet(), TrainConfig(batch_size=8, sync_batchnorm=True), CPU)  # one process: nothing to sync
+    monkeypatch.setattr("drnet.trainer.processes", lambda: 2)
+    with pytest.raises(ValueError, match="sync_batchnorm is not allowed on the CPU; it needs GPUs"):
+        Trainer(drnet(), TrainConfig(batch_size=8, sync_batchnorm=True), CPU)

@@ -13,10 +13,13 @@ from torch import nn
 
 from drnet.pipelines import run as module
 from drnet.pipelines.run import (
+    Best,
+    choose_checkpoint,
+    read_best,
     RunError,
     cut_metrics,
     data_error_if_size_differs,
-    drop_old_checkpoints,
+    keep_checkpoints,
     latest_checkpoint,
     load_run,
     load_tensors,
@@ -74,6 +77,7 @@ def test_settings_are_written_once_and_then_compared(tmp_path: Path, run: Path) 
 def test_a_changed_setting_is_refused_by_name(tmp_path: Path, run: Path, part: str, name: str, value: Any) -> None:
     config = resolved(config_of(), tmp_path / "other")
     settle_config(run, config)
+    saved(run, 1)
     changed = config | {part: config[part] | {name: value}}
     with pytest.raises(RunError, match=f"was started with {part}.{name} .*, not {value!r}; use that, or another --out"):
         settle_config(run, changed)
@@ -82,8 +86,54 @@ def test_a_changed_setting_is_refused_by_name(tmp_path: Path, run: Path, part: s
 def test_another_preset_is_named_before_all_that_follows_from_it(tmp_path: Path, run: Path) -> None:
     config = resolved(config_of(), tmp_path / "other")
     settle_config(run, config)
+    saved(run, 1)
     with pytest.raises(RunError, match="was started with preset 'mnist', not 'fast'"):
         settle_config(run, config | {"preset": "fast", "model": config["model"] | {"beta": 9.0}})
+
+
+def test_a_run_without_a_checkpoint_may_start_with_other_settings(tmp_path: Path, run: Path) -> None:
+    config = resolved(config_of(), tmp_path / "other")
+    settle_config(run, config)
+    settle_config(run, config | {"train": config["train"] | {"accumulate": 2}})
+    assert read_config(run)["train"]["accumulate"] == 2
+
+
+def test_the_best_checkpoint_stays_beside_the_newest(run: Path) -> None:
+    values = {1: 5.0, 2: 3.0, 3: 4.0, 4: 3.5, 5: 9.0}
+    for step, value in values.items():
+        saved(run, step)
+        keep_checkpoints(run, 2, Best(step, "held_out/reconstruction", value))
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["00000002", "00000004", "00000005"]
+    assert read_best(run) == Best(2, "held_out/reconstruction", 3.0)
+    assert [choose_checkpoint(run, name).step for name in ("latest", "best", "4")] == [5, 2, 4]
+    with pytest.raises(RunError, match="checkpoint '3' is not there; there are latest, best, 2, 4, 5"):
+        choose_checkpoint(run, "3")
+
+
+def test_a_best_checkpoint_that_was_deleted_is_none(run: Path) -> None:
+    saved(run, 1)
+    keep_checkpoints(run, 2, Best(1, "held_out/reconstruction", 1.0))
+    shutil.rmtree(run / "checkpoints" / "00000001")
+    saved(run, 2)
+    assert read_best(run) is None
+    with pytest.raises(RunError, match="checkpoint 'best' is not there; there are latest, 2"):
+        choose_checkpoint(run, "best")
+    keep_checkpoints(run, 2, Best(2, "held_out/reconstruction", 8.0))
+    assert choose_checkpoint(run, "best").step == 2
+
+
+def test_a_damaged_name_of_the_best_is_told_in_one_line(run: Path) -> None:
+    saved(run, 1)
+    (run / "best.json").write_text('{"step": 1, "metric": "x", "value": []}')
+    with pytest.raises(RunError, match=r"best\.json: damaged; delete the file"):
+        choose_checkpoint(run, "best")
+
+
+def test_a_kind_of_model_that_is_not_known_is_refused(run: Path) -> None:
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps(config_of() | {"kind": "oracle"}))
+    with pytest.raises(RunError, match="kind 'oracle' is not known; there are drnet"):
+        read_config(run)
 
 
 def test_a_run_from_before_a_setting_existed_has_its_default(tmp_path: Path, run: Path) -> None:
@@ -150,7 +200,7 @@ def test_checkpoints_are_ordered_by_number_not_by_text(run: Path) -> None:
     found = latest_checkpoint(run)
     assert found is not None
     assert found.step == 100_000_000
-    drop_old_checkpoints(run, 1)
+    keep_checkpoints(run, 1)
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["100000000"]
 
 
@@ -158,7 +208,7 @@ def test_only_the_newest_checkpoints_stay_and_leftovers_go(run: Path) -> None:
     for step in range(1, 6):
         saved(run, step)
     (run / "checkpoints" / ".00000009.new.tmp").mkdir()
-    drop_old_checkpoints(run, 2)
+    keep_checkpoints(run, 2)
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["00000004", "00000005"]
 
 
@@ -177,7 +227,7 @@ def test_a_writer_killed_at_any_moment_leaves_the_checkpoint_before(run: Path, m
         assert found is not None
         assert found.step == 1
     saved(run, 2)
-    drop_old_checkpoints(run, 3)
+    keep_checkpoints(run, 3)
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["00000001", "00000002"]
 
 

@@ -1,0 +1,261 @@
+"""What every figure begins with: a run's model, and the clips to show, held-out ones by default."""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from drnet.datasets.contract import DataError, Label
+from drnet.model import DrNet
+from drnet.pipelines.figures.figure import versions
+from drnet.pipelines.pictures import Frames
+from drnet.pipelines.run import Checkpoint, RunError, data_error_if_size_differs, load_run
+from drnet.pipelines.source import Collection, open_shards
+from drnet.pipelines.swaps import held_out_clips
+from drnet.pipelines.train import choose_device
+
+TRIES = 20  # clips looked at for one that is shown, to find such that differ in content
+KEYS_COMPARED = 4000  # around a key that is not known, to name similar ones
+CLIP = re.compile(r"(?P<key>[^:]+)(:(?P<first>[0-9]{1,9})(-(?P<last>[0-9]{1,9}))?)?")
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A chosen clip, and the frames of it that were named.
+
+    Attributes:
+        clip: its number in the collection.
+        first, last: named frames, or None: the figure chooses.
+    """
+
+    clip: int
+    first: int | None = None
+    last: int | None = None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A model and the clips that its figure shows.
+
+    Attributes:
+        run: the run folder.
+        shards: as the user named them.
+        model: in evaluation mode, on the device.
+        checkpoint, config: of the run.
+        clips: of one split.
+        split: which.
+        device: where the model is.
+        notes: what a reader must be told of the clips.
+    """
+
+    run: Path
+    shards: str
+    model: DrNet
+    checkpoint: Checkpoint
+    config: Mapping[str, Any]
+    clips: Collection
+    split: str
+    device: torch.device
+    notes: tuple[str, ...] = ()
+
+    def origin(self, **settings: Any) -> dict[str, Any]:
+        """Return what the figure's numbers were made from, as JSON values."""
+        manifest = self.clips.manifest
+        return {
+            "run": str(self.run),
+            "checkpoint_sha256": self.checkpoint.sha256,
+            "checkpoint_step": self.checkpoint.step,
+            "trained_on_build": self.config["data"].get("build"),
+            "shards": self.shards,
+            "data_set": manifest.about["data_set"] if manifest else None,
+            "build": manifest.build if manifest else None,
+            "split": self.split,
+            "notes": list(self.notes),
+            "versions": versions(),
+            "settings": settings,
+        }
+
+    def key(self, clip: int) -> str:
+        """Return a clip's key."""
+        return self.clips.sample(clip).key
+
+    def frame(self, clip: int, time: int) -> Frames:
+        """Return a clip's frame (H, W, C), writable."""
+        return np.array(self.clips.frames(clip)[time])
+
+    def told(self, clip: int) -> str:
+        """Return what a reader should know of a clip: its categories, then its key."""
+        return "\n".join([*words_of(self.clips.labels(clip), self.clips.label_types), self.key(clip)])
+
+    def about(self) -> str:
+        """Return the note that says which model and which clips a figure shows."""
+        manifest = self.clips.manifest
+        data = manifest.about["data_set"] if manifest else "foreign shards"
+        kind = "held-out clips (test split)" if self.split == "test" else f"{self.split} clips"
+        return f"Model: {self.run.name}, {self.checkpoint.step:,} steps. Data: {data}, {kind}."
+
+
+def words_of(labels: Mapping[str, Any], types: Mapping[str, Label], most: int = 2) -> list[str]:
+    """Return a clip's first static categories as words: `walking`, and `digit_red 3` where the name says nothing."""
+    found = []
+    for name, label in types.items():
+        if label.kind == "category" and not label.varying and name in labels:
+            word = label.names[int(labels[name])]
+            found.append(f"{name} {word}" if len(word) < 3 or word.isdigit() else word)
+    return found[:most]
+
+
+def open_scene(run: Path, shards: str | Path, split: str = "test", device: str = "auto") -> Scene:
+    """Load a run's newest weights and open the clips of a split.
+
+    Args:
+        run: the run folder.
+        shards: folder, pattern or URL.
+        split: `test`: held-out clips and, where there are none, training clips with a note that says so; or `train`.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        ValueError: where run or shards are not right, or do not fit each other.
+    """
+    chosen = choose_device(device)
+    model, checkpoint, config = model_of(run, chosen)
+    clips, found, notes = clips_of(shards, split)
+    data_error_if_size_differs(config, clips.frame_shape)
+    trained, here = config["data"].get("build"), clips.manifest.build if clips.manifest else None
+    if trained != here:
+        notes.append(f"The run was trained on data set {str(trained)[:12]}, these clips are of {str(here)[:12]}.")
+    return Scene(run, str(shards), model, checkpoint, config, clips, found, chosen, tuple(notes))
+
+
+def model_of(run: Path, device: torch.device) -> tuple[DrNet, Checkpoint, dict[str, Any]]:
+    """Return a run's model, checkpoint and settings; raises RunError for a run of what has no encoders and decoder."""
+    model, checkpoint, config = load_run(run, str(device))
+    if not hasattr(model, "decode"):
+        raise RunError(f"{run}: a run of another kind; name the run of the model that encodes and decodes frames")
+    return model, checkpoint, config
+
+
+def clips_of(shards: str | Path, split: str) -> tuple[Collection, str, list[str]]:
+    """Return the clips of a split, the split they truly are of, and notes where that is another one.
+
+    A pattern or a tar is taken as named where it holds such clips; else the data set that it belongs to is asked.
+    """
+    if split not in ("train", "test"):
+        raise DataError(f"split {split!r} is not known; there are test and train")
+    if str(shards).partition("?")[0].endswith(".tar"):
+        named = open_shards(shards)
+        places = [place for place in named.places if place.split == split]
+        if places:
+            return Collection(places, named.manifest), split, []
+        return _other(shards, split, named)
+    try:
+        return open_shards(shards, [split]), split, []
+    except DataError as error:
+        if split == "train":
+            raise
+        training = open_shards(shards, ["train"])
+        return training, "train", [f"No held-out clips are at hand ({error}): these are training clips."]
+
+
+def _other(shards: str | Path, split: str, named: Collection) -> tuple[Collection, str, list[str]]:
+    """Return the clips of the split that named shards are not of, from beside them."""
+    if split == "train":
+        folder = str(shards).rpartition("/")[0] or "."
+        return open_shards(folder, ["train"]), "train", []
+    try:
+        found = held_out_clips(shards, named)
+        reason = "the data set has none"
+    except DataError as error:
+        found, reason = named, str(error)
+    if found is named:
+        return named, "train", [f"No held-out clips are at hand ({reason}): these are training clips."]
+    return found, "test", []
+
+
+def named_clips(clips: Collection, names: Sequence[str], split: str = "test") -> list[Shot]:
+    """Return the clips that were named, `KEY`, `KEY:FRAME` or `KEY:FIRST-LAST`, frames counted from 0.
+
+    Raises:
+        DataError: for a key that is not there, with the nearest ones, and for a frame that its clip has not.
+    """
+    matches = []
+    for name in names:
+        found = CLIP.fullmatch(name.strip())
+        if found is None:
+            raise DataError(f"clip {name!r} is not understood; write KEY, KEY:FRAME or KEY:FIRST-LAST, frames from 0")
+        matches.append(found)
+    wanted = {found["key"] for found in matches}
+    at: dict[str, int] = {}
+    for number, key in enumerate(clips.keys()):
+        if key in wanted:
+            at[key] = number
+            if len(at) == len(wanted):
+                break
+    for key in sorted(wanted - at.keys()):
+        near = ", ".join(nearest_keys(clips, key))
+        raise DataError(f"clip {key!r} is not in the {split} split; the nearest are {near}")
+    return [_shot(clips, at[found["key"]], found) for found in matches]
+
+
+def _shot(clips: Collection, clip: int, found: re.Match[str]) -> Shot:
+    length = clips.sample(clip).length
+    times = [None if found[name] is None else int(found[name]) for name in ("first", "last")]
+    for time in times:
+        if time is not None and time >= length:
+            raise DataError(f"clip {found['key']} has no frame {time}; it has {length}, counted from 0")
+    return Shot(clip, *times)
+
+
+def nearest_keys(clips: Collection, key: str, count: int = 3) -> list[str]:
+    """Return the keys that are most like one; of very many, only those about its place in their order."""
+    keys = list(clips.keys())
+    if len(keys) > KEYS_COMPARED:
+        middle = sum(one < key for one in keys)
+        first = max(0, min(middle - KEYS_COMPARED // 2, len(keys) - KEYS_COMPARED))
+        keys = keys[first : first + KEYS_COMPARED]
+    return difflib.get_close_matches(key, keys, count, cutoff=0)
+
+
+def drawn_clips(
+    clips: Collection, count: int, draw: np.random.Generator, least: int = 1, without: Sequence[int] = ()
+) -> list[Shot]:
+    """Draw clips that differ in content as far as they can, of at least some length as far as there are such.
+
+    Args:
+        clips: to draw from.
+        count: how many; clips are repeated only where there are fewer.
+        draw: random numbers.
+        least: frames that a clip should have.
+        without: clips not to take where others are left.
+    """
+    key = clips.manifest.about["content_key"] if clips.manifest else None
+    chosen, spare, seen = list[int](), list[tuple[int, int, int]](), set[Any]()
+    for rank, number in enumerate(_order(len(clips), count, draw)):
+        content = clips.labels(number).get(key) if key else None
+        short, known = clips.sample(number).length < least, content is not None and content in seen
+        if short or known or number in without:
+            spare.append((2 * short + (number in without) + known, rank, number))
+            continue
+        seen.add(content)
+        chosen.append(number)
+        if len(chosen) == count:
+            break
+    chosen += [number for _, _, number in sorted(spare)]
+    return [Shot(chosen[number % len(chosen)]) for number in range(count)]
+
+
+def _order(clips: int, count: int, draw: np.random.Generator) -> list[int]:
+    """Return the clips to look at, in random order: all of a few, some of many."""
+    looked = min(clips, max(200, TRIES * count))
+    return [int(number) for number in draw.choice(clips, looked, replace=False)]
+
+
+def frame_of(shot: Shot, clips: Collection, draw: np.random.Generator) -> int:
+    """Return the named frame of a clip, or a random one."""
+    drawn = int(draw.integers(clips.sample(shot.clip).length))
+    return drawn if shot.first is None else shot.first
