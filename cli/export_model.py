@@ -25,7 +25,7 @@ def export_model(
         FormatName, typer.Option("--format", help="Weights for drnet, or graphs that need no drnet.")
     ] = FormatName.safetensors,
     checkpoint: Annotated[
-        str, typer.Option(metavar="last|best|STEP", help="best: the lowest reconstruction error logged.")
+        str, typer.Option(metavar="last|best|STEP", help="best: the lowest error of held-out frames.")
     ] = "last",
     licence: Annotated[
         str | None, typer.Option(metavar="ID", help="Of the weights: mit, cc-by-4.0, ...  [default: the data set's]")

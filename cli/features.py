@@ -14,6 +14,9 @@ def export_features(
     shards: Annotated[str, typer.Option(metavar="S", help="Folder of a data set, pattern of tars, or URL.")],
     out: Annotated[Path, typer.Option(metavar="F.h5", help="HDF5 file.")] = Path("features.h5"),
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to encode.")] = "auto",
+    checkpoint: Annotated[
+        str, typer.Option(metavar="last|best|STEP", help="best: the lowest error of held-out frames.")
+    ] = "last",
 ) -> None:
     """Write content and pose of every frame, with all labels, to an HDF5 file.
 
@@ -22,7 +25,7 @@ def export_features(
     console.check_ending(out, ".h5", ".hdf5")
     from drnet.pipelines.export import export_features as export
 
-    counts = export(run, shards, out, device, console.Bar())
+    counts = export(run, shards, out, device, console.Bar(), checkpoint)
     console.say(", ".join(f"{number} {split}" for split, number in counts.items() if number) + f" clips: {out}")
     if all(counts.values()):
         console.say(f"next: drnet probe {shlex.quote(str(out))}")

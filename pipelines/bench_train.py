@@ -8,6 +8,7 @@ import math
 import shutil
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -150,7 +151,7 @@ class TrainBench:
         self.waits: list[float] = []
         with runner.peak(self.peaks, OURS):
             self.trainer = make_trainer(settings, runner.device, compiling)
-            self.feed = FrameFeed(shards, self.trainer, Logging(), progress, ALONE, cache)
+            self.feed = FrameFeed(shards, self.trainer, Logging(), progress, ALONE, cache, threading.Event())
             self.batches = self.feed.batches(0)
             self.inputs = self.feed.inputs(next(self.batches))
             self._fed(WARM)

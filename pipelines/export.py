@@ -141,16 +141,22 @@ def _label_type(attributes: Mapping[str, Any]) -> Label:
 
 
 def export_features(
-    run: Path, shards: str | Path, out: Path, device: str = "auto", progress: Progress | None = None
+    run: Path,
+    shards: str | Path,
+    out: Path,
+    device: str = "auto",
+    progress: Progress | None = None,
+    checkpoint: str = "last",
 ) -> dict[str, int]:
     """Write the features of all clips, of every split of the shards, to an HDF5 file.
 
     Args:
-        run: the run folder; its newest checkpoint is used, in evaluation mode.
+        run: the run folder; its model is used in evaluation mode.
         shards: folder, brace pattern or URL.
         out: the file; it appears when it is whole.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         progress: told of each clip.
+        checkpoint: `last`, `best` or a step.
 
     Returns:
         Clips written, by split.
@@ -160,7 +166,7 @@ def export_features(
     """
     progress = progress or Silent()
     chosen = choose_device(device)
-    model, checkpoint, config = load_run(run, str(chosen))
+    model, found, config = load_run(run, str(chosen), checkpoint)
     collection = open_shards(shards, SPLITS)
     data_error_if_size_differs(config, collection.frame_shape)
     trained, here = config["data"]["build"], collection.manifest.build if collection.manifest else None
@@ -172,7 +178,7 @@ def export_features(
     try:
         with h5py.File(temporary, "w") as file:
             writer = FeatureWriter(file, collection, model)
-            file.attrs.update(describe_origin(collection, checkpoint, config))
+            file.attrs.update(describe_origin(collection, found, config))
             for first, clips in clip_groups(collection):
                 writer.write(first, clips, encode(model, clips, chosen))
                 progress.advance(len(clips))

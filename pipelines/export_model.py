@@ -9,7 +9,6 @@ OUT/
 A folder holds one checkpoint, in as many formats as were asked for, one after the other.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,7 @@ from drnet import __version__
 from drnet.datasets.contract import DataError
 from drnet.model import DrNet
 from drnet.pipelines.claim import locked
-from drnet.pipelines.fields import HASH, count, text
-from drnet.pipelines.files import pretty_json, read_json, remove_temporaries, sha256_of, write_whole
+from drnet.pipelines.files import pretty_json, remove_temporaries, sha256_of, write_whole
 from drnet.pipelines.graphs import NAMES, onnx_graph, parts_of, shapes_of, torch_graph
 from drnet.pipelines.manifest import CARD, read_manifest
 from drnet.pipelines.model_card import model_card
@@ -31,11 +29,10 @@ from drnet.pipelines.progress import Progress, Silent
 from drnet.pipelines.run import (
     CONFIG,
     METRICS,
-    STATE,
     WEIGHTS,
     Checkpoint,
     RunError,
-    latest_checkpoint,
+    choose_checkpoint,
     load_tensors,
     read_config,
     read_metrics,
@@ -48,8 +45,6 @@ GRAPHS: Mapping[str, tuple[str, Callable[..., bytes]]] = {
     "onnx": (".onnx", onnx_graph),
 }
 OWN = (CONFIG, CARD, WEIGHTS, *(name + ending for ending, _ in GRAPHS.values() for name in NAMES))
-_STEP = re.compile(r"[0-9]{1,18}")
-BEST_BY = "loss/reconstruction"  # the lowest is best
 
 
 @dataclass(frozen=True)
@@ -82,7 +77,7 @@ def export_model(
         run: the run folder.
         out: a new or empty folder, or one with the same checkpoint in another format.
         kind: `safetensors`, which `from_pretrained` loads; `torch-export` or `onnx`, which need no drnet.
-        checkpoint: `last`, `best` (the lowest reconstruction error that was logged) or a step; among those kept.
+        checkpoint: `last`, `best` (the lowest error of held-out frames) or a step; among those kept.
         licence: of the weights, as the hub names it (`mit`, `cc-by-4.0`); None for that of the data set.
         shards: the folder of the data set, for its title, licence and citation.
         progress: told of each file.
@@ -94,6 +89,8 @@ def export_model(
     if kind not in get_args(Format):
         raise RunError(f"format '{kind}' is not allowed; there are {', '.join(get_args(Format))}")
     config = read_config(run)
+    if config["kind"] != "drnet":
+        raise RunError(f"{run}: a run of kind {config['kind']} is not allowed; only a DrNet is exported to be shared")
     chosen = choose_checkpoint(run, checkpoint)
     model = load_checkpoint(config, chosen)
     about = about_data(config, shards)
@@ -116,38 +113,6 @@ def export_model(
     return Exported(out, chosen, tuple(files))
 
 
-def choose_checkpoint(run: Path, which: str) -> Checkpoint:
-    """Return a run's checkpoint: `last`, `best` or a step.
-
-    Raises:
-        RunError: where there is none of this step, none at all, or none that the metrics say anything of.
-    """
-    last = latest_checkpoint(run)
-    if last is None:
-        raise RunError(f"{run}: no checkpoint yet; train it first with `drnet train --shards S --out {run}`")
-    folders = {int(path.name): path for path in last.folder.parent.iterdir() if _STEP.fullmatch(path.name)}
-    kept = ", ".join(map(str, sorted(folders)))
-    if which == "last":
-        return last
-    if which == "best":
-        errors = {step: metrics_at(run, step).get(BEST_BY, float("inf")) for step in sorted(folders, reverse=True)}
-        step = min(errors, key=lambda step: errors[step])
-        if errors[step] == float("inf"):
-            raise RunError(f"{run}: no checkpoint is the best: {METRICS} has no {BEST_BY} yet; use --checkpoint last")
-    elif _STEP.fullmatch(which) and int(which) in folders:
-        step = int(which)
-    else:
-        raise RunError(f"{run}: no checkpoint '{which}'; there are last, best and the steps {kept}")
-    path = folders[step] / STATE
-    state = read_json(path, "the checkpoint's state", "choose another --checkpoint")
-    try:
-        return Checkpoint(
-            folders[step], count(state, "step"), *(text(state, name, HASH) for name in ("sha256", "trainer_sha256"))
-        )
-    except ValueError as error:
-        raise RunError(f"{path}: damaged ({error}); choose another --checkpoint") from None
-
-
 def load_checkpoint(config: Mapping[str, Any], checkpoint: Checkpoint) -> DrNet:
     """Return a checkpoint's model in evaluation mode, on the CPU."""
     path = checkpoint.folder / WEIGHTS
@@ -164,7 +129,7 @@ def metrics_at(run: Path, step: int) -> dict[str, float]:
         lines = [line for line in read_metrics(run) if line["step"] <= step]
     except (ValueError, KeyError, TypeError):
         raise RunError(f"{run / METRICS}: damaged; the run's own `drnet train` command drops what is wrong") from None
-    last = lines[-1] if lines else {}
+    last = {name: value for line in lines for name, value in line.items()}
     return {name: value for name, value in last.items() if not name.startswith("time/")}
 
 

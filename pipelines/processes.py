@@ -1,7 +1,7 @@
 """Several processes that train one model together, as `torchrun` or Slurm's `srun` start them.
 
-    torchrun --nproc-per-node 8 -m drnet train ...        one machine
-    srun python -m drnet train ...                        a cluster
+torchrun --nproc-per-node 8 -m drnet train ...        one machine
+srun python -m drnet train ...                        a cluster
 """
 
 import os

@@ -209,7 +209,7 @@ def keep_checkpoints(run: Path, keep: int, found: Best | None = None) -> None:
     for stale in (run / "checkpoints").glob(".*.tmp"):
         shutil.rmtree(stale)
     best = read_best(run)
-    if found is not None and (best is None or best.metric != found.metric or found.value < best.value):
+    if found is not None and (best is None or best.metric != found.metric or found.value <= best.value):
         best = found
         write_whole(run / BEST, pretty_json(asdict(found)))
     for old in _checkpoints(run)[:-keep]:
@@ -246,8 +246,8 @@ def _checkpoint(folder: Path) -> Checkpoint:
         raise RunError(f"{path}: missing or damaged; {GO_BACK}") from None
 
 
-def choose_checkpoint(run: Path, which: str = "latest") -> Checkpoint:
-    """Return a run's checkpoint by name: `latest`, `best`, or its step.
+def choose_checkpoint(run: Path, which: str = "last") -> Checkpoint:
+    """Return a run's checkpoint by name: `last`, `best` (the least `held_out/reconstruction` measured), or its step.
 
     Raises:
         RunError: where there is none of that name, with those that there are.
@@ -255,15 +255,17 @@ def choose_checkpoint(run: Path, which: str = "latest") -> Checkpoint:
     folders = {int(folder.name): folder for folder in _checkpoints(run)}
     if not folders:
         raise RunError(f"{run}: no checkpoint yet; train it first with `drnet train --shards S --out {run}`")
-    best = read_best(run)
-    if which == "latest":
+    if which == "last":
         return _checkpoint(folders[max(folders)])
-    if which == "best" and best is not None:
+    if which == "best":
+        best = read_best(run)
+        if best is None:
+            raise RunError(f"{run}: no checkpoint is known to be the best, no held-out clips having been measured yet")
         return _checkpoint(folders[best.step])
-    if which.isdecimal() and len(which) < 19 and int(which) in folders:
+    if _STEP.fullmatch(which) and int(which) in folders:
         return _checkpoint(folders[int(which)])
     steps = ", ".join(map(str, folders))
-    raise RunError(f"{run}: checkpoint {which!r} is not there; there are latest{', best' * bool(best)}, {steps}")
+    raise RunError(f"{run}: no checkpoint '{which}'; there are last, best and the steps {steps}")
 
 
 def load_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
@@ -304,13 +306,13 @@ def _refuse_larger(kind: str, settings: Any, path: Path) -> None:
         )
 
 
-def load_run(run: Path, device: str = "cpu", which: str = "latest") -> tuple[Any, Checkpoint, dict[str, Any]]:
+def load_run(run: Path, device: str = "cpu", which: str = "last") -> tuple[Any, Checkpoint, dict[str, Any]]:
     """Return a run's model in evaluation mode, the checkpoint it comes from, and the run's settings.
 
     Args:
         run: the run folder.
         device: where the model goes.
-        which: the checkpoint: `latest`, `best`, or its step.
+        which: the checkpoint: `last`, `best`, or its step.
 
     Returns:
         A `DrNet`, or the model of another kind of run (`drnet.kinds`); its weights are the averaged ones where they

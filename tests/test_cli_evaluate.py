@@ -31,7 +31,9 @@ def test_tables_are_shown_and_files_written(
 
 
 def test_programs_get_json(trained: Path, digits: Path, command: Callable[..., Any], tmp_path: Path) -> None:
-    found = command("evaluate", trained, "--shards", digits, "--out", tmp_path / "m.json", "--json", *QUICK[:2], *QUICK[6:])
+    found = command(
+        "evaluate", trained, "--shards", digits, "--out", tmp_path / "m.json", "--json", *QUICK[:2], *QUICK[6:]
+    )
     assert found.code == 0, found.err
     assert json.loads(found.out) == json.loads((tmp_path / "m.json").read_text())
 

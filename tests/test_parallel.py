@@ -100,7 +100,9 @@ def train_words(digits: Path, tmp_path: Path) -> list[str]:
     return [*words, "--width", "4", "--batch-size", "8", "--device", "cpu", "--log-every", "2"]
 
 
-def test_only_the_first_process_writes_and_prints_and_one_process_goes_on(train_words: list[str], tmp_path: Path) -> None:
+def test_only_the_first_process_writes_and_prints_and_one_process_goes_on(
+    train_words: list[str], tmp_path: Path
+) -> None:
     (out, _), (other_out, other_err) = ended(started([*train_words, "--steps", "4"], 2))
     assert "4 steps: " in out
     assert (other_out, other_err) == ("", "")

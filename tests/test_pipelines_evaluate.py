@@ -103,6 +103,7 @@ def test_predictions_stand_beside_copies_of_the_last_frame(trained: Path, digits
     assert [mean["steps"] for mean in frames["means"]] == [[1, 10], [1, 40]]
     assert set(frames["means"][0]["psnr_above_copy_last"]) == {"predicted", "true_pose"}
     assert "digits are back where they were after 32 frames: at such steps a copy is the truth" in frames["notes"]
+    assert frames["repeats_every"] == 32
     assert frames["ssim"]["copy_last"]["mean"][31] == 1
     assert frames["identical_frames"] == {"predicted": 0, "true_pose": 0, "copy_last": 4}
     scenes = DigitScenes(open_shards(digits, ["test"]))

@@ -17,7 +17,7 @@ from drnet.datasets.mnist import BouncingDigits
 from drnet.pipelines import export_model as module
 from drnet.pipelines.build import build, plan_build
 from drnet.pipelines.claim import locked
-from drnet.pipelines.export_model import choose_checkpoint, export_model
+from drnet.pipelines.export_model import export_model
 from drnet.pipelines.manifest import read_manifest
 from drnet.pipelines.pretrained import from_pretrained
 from drnet.pipelines.run import RunError, load_run, read_metrics
@@ -133,7 +133,7 @@ def test_a_model_with_skips_is_exported_and_its_card_runs(
     from drnet.pipelines.train import Logging, train
 
     settings = {"width": 2, "batch_size": 4, "skips": True, "content_dim": 5}
-    train(digits, tmp_path / "run", steps=1, overrides=settings, device="cpu", logging=Logging(2, 1, 1))
+    train(digits, tmp_path / "run", steps=1, overrides=settings, device="cpu", logging=Logging(2, 2, 1))
     for kind in ("torch-export", "safetensors"):
         export_model(tmp_path / "run", tmp_path / "out", kind)
     text = (tmp_path / "out" / "README.md").read_text()
@@ -157,9 +157,11 @@ def test_the_same_export_again_changes_no_byte(exported: Path, trained: Path, di
 @pytest.mark.parametrize("which", ["3", "00000003", "6", "last", "best"])
 def test_the_checkpoint_that_was_asked_for_is_exported(run: Path, tmp_path: Path, which: str) -> None:
     lines = read_metrics(run)
-    assert [line["step"] for line in lines] == [2, 4, 6]
-    for line, error in zip(lines, (0.1, 0.3, 0.2), strict=True):  # step 3 has that of step 2
-        line["loss/reconstruction"] = error
+    assert [line["step"] for line in lines] == [2, 3, 4, 6]
+    for line, error in zip(lines, (0.1, None, 0.3, 0.2), strict=True):  # step 3 has that of step 2, and held-out clips'
+        if error is not None:
+            line["loss/reconstruction"] = error
+    (run / "best.json").write_text(json.dumps({"step": 3, "metric": "held_out/reconstruction", "value": 0.1}))
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     step = {"last": 6, "best": 3}.get(which) or int(which)
     done = export_model(run, tmp_path / "out", checkpoint=which)
@@ -168,12 +170,6 @@ def test_the_checkpoint_that_was_asked_for_is_exported(run: Path, tmp_path: Path
     assert facts_in(done.folder)["checkpoint_sha256"] == hashlib.sha256(weights).hexdigest()
     shown = {row.metric_type: row.metric_value for row in ModelCard.load(done.folder / "README.md").data.eval_results}
     assert shown["loss/reconstruction"] == {3: 0.1, 6: 0.2}[step]
-
-
-def test_of_equally_good_checkpoints_the_later_one_is_the_best(run: Path) -> None:
-    lines = [line | {"loss/reconstruction": 0.5} for line in read_metrics(run)]
-    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert choose_checkpoint(run, "best").step == 6
 
 
 @pytest.mark.parametrize("which", ["4", "-1", "", "latest", "٣", "9" * 30])
@@ -189,13 +185,15 @@ def test_a_checkpoint_that_is_not_there_is_refused_with_those_that_are(
 def test_a_run_that_is_not_ready_is_refused(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     refused(r"no run here", tmp_path / "none", out)
-    (run / "metrics.jsonl").unlink()
-    refused(r"no checkpoint is the best: metrics.jsonl has no loss/reconstruction yet", run, out, checkpoint="best")
+    (run / "best.json").unlink()
+    refused(
+        r"no checkpoint is known to be the best, no held-out clips having been measured", run, out, checkpoint="best"
+    )
     (run / "metrics.jsonl").write_text('{"step": 3, "loss/rec')
     refused(r"metrics.jsonl: damaged; the run's own `drnet train` command", run, out)
     (run / "metrics.jsonl").unlink()
     (run / "checkpoints" / "00000003" / "state.json").write_text("{}")
-    refused(r"00000003/state.json: damaged \(field 'step' is missing\)", run, out, checkpoint="3")
+    refused(r"00000003/state.json: missing or damaged; delete this checkpoint", run, out, checkpoint="3")
     weights = run / "checkpoints" / "00000006" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     refused(r"its SHA-256 differs", run, out)
@@ -229,7 +227,7 @@ def test_another_checkpoint_or_anybodys_files_are_never_touched(exported: Path, 
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "README.md").write_text("mine")
     refused(r"text: holds README.md, which is not of a model's export", trained, tmp_path / "text")
-    refused(r"holds (checkpoints|config.json|latest.json)", trained, trained)
+    refused(r"holds (best.json|checkpoints|config.json|latest.json)", trained, trained)
     assert (tmp_path / "text" / "README.md").read_text() == "mine"
     (mine / "thesis.tex").unlink()
     (mine / "config.json").write_text("{}")

@@ -131,7 +131,9 @@ def test_the_best_checkpoint_is_kept_and_each_knows_its_measurements(tmp_path: P
 
 def test_a_run_is_taken_up_only_as_asked_for(digits: Path, tmp_path: Path) -> None:
     run, changes = tmp_path / "run", {"width": 4, "batch_size": 8}
-    with pytest.raises(RunError, match="no checkpoint to continue from; --resume auto starts a run where there is none"):
+    with pytest.raises(
+        RunError, match="no checkpoint to continue from; --resume auto starts a run where there is none"
+    ):
         train(digits, run, steps=1, device="cpu", overrides=changes, resume="always")
     assert not run.exists()
     train(digits, run, steps=1, device="cpu", overrides=changes, resume="never")

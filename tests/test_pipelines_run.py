@@ -14,9 +14,8 @@ from torch import nn
 from drnet.pipelines import run as module
 from drnet.pipelines.run import (
     Best,
-    choose_checkpoint,
-    read_best,
     RunError,
+    choose_checkpoint,
     cut_metrics,
     data_error_if_size_differs,
     keep_checkpoints,
@@ -24,6 +23,7 @@ from drnet.pipelines.run import (
     load_run,
     load_tensors,
     load_weights,
+    read_best,
     read_config,
     read_metrics,
     run_folder,
@@ -99,14 +99,14 @@ def test_a_run_without_a_checkpoint_may_start_with_other_settings(tmp_path: Path
 
 
 def test_the_best_checkpoint_stays_beside_the_newest(run: Path) -> None:
-    values = {1: 5.0, 2: 3.0, 3: 4.0, 4: 3.5, 5: 9.0}
+    values = {1: 3.0, 2: 3.0, 3: 4.0, 4: 3.5, 5: 9.0}  # of equally good ones the later is the best
     for step, value in values.items():
         saved(run, step)
         keep_checkpoints(run, 2, Best(step, "held_out/reconstruction", value))
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["00000002", "00000004", "00000005"]
     assert read_best(run) == Best(2, "held_out/reconstruction", 3.0)
-    assert [choose_checkpoint(run, name).step for name in ("latest", "best", "4")] == [5, 2, 4]
-    with pytest.raises(RunError, match="checkpoint '3' is not there; there are latest, best, 2, 4, 5"):
+    assert [choose_checkpoint(run, name).step for name in ("last", "best", "4")] == [5, 2, 4]
+    with pytest.raises(RunError, match="no checkpoint '3'; there are last, best and the steps 2, 4, 5"):
         choose_checkpoint(run, "3")
 
 
@@ -116,7 +116,7 @@ def test_a_best_checkpoint_that_was_deleted_is_none(run: Path) -> None:
     shutil.rmtree(run / "checkpoints" / "00000001")
     saved(run, 2)
     assert read_best(run) is None
-    with pytest.raises(RunError, match="checkpoint 'best' is not there; there are latest, 2"):
+    with pytest.raises(RunError, match="no checkpoint is known to be the best"):
         choose_checkpoint(run, "best")
     keep_checkpoints(run, 2, Best(2, "held_out/reconstruction", 8.0))
     assert choose_checkpoint(run, "best").step == 2

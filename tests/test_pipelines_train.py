@@ -205,7 +205,15 @@ def test_everything_a_person_wants_to_watch_is_logged(through: Path) -> None:
     every = read_metrics(through)
     lines = [line for line in every if line["step"] % 3 == 0]
     assert [line["step"] for line in every] == [3, 5, 6, 9, 10, 12, 15]  # at checkpoints, 5 and 10, held-out clips
-    measured = {"reconstruction", "copy", "mean_frame", "variance_pose", "variance_content", "pose_used", "content_used"}
+    measured = {
+        "reconstruction",
+        "copy",
+        "mean_frame",
+        "variance_pose",
+        "variance_content",
+        "pose_used",
+        "content_used",
+    }
     assert set(every[1]) == {"step"} | {f"held_out/{name}" for name in measured}
     losses = {f"loss/{name}" for name in ("reconstruction", "similarity", "adversarial")}
     health = {"discriminator/bce", "discriminator/accuracy", "variance/pose", "variance/content", "baseline/mean_frame"}
@@ -255,7 +263,9 @@ def test_a_loss_that_explodes_stops_and_names_the_last_good_checkpoint(
     digits: Path, tmp_path: Path, log_every: int
 ) -> None:
     run = tmp_path / "run"
-    with pytest.raises(RunError, match=r"not finite in step \d+; try a lower --lr, .*; its batch held train-") as raised:
+    with pytest.raises(
+        RunError, match=r"not finite in step \d+; try a lower --lr, .*; its batch held train-"
+    ) as raised:
         run_to(digits, run, 50, overrides=SETTINGS | {"lr": 1e20}, logging=Logging(log_every, 1, 1000))
     assert "\n" not in str(raised.value)
     checkpoint = latest_checkpoint(run)
@@ -330,7 +340,6 @@ def test_a_device_that_is_not_there_is_refused_in_one_line(name: str, monkeypatc
         choose_device(name)
     assert "\n" not in str(raised.value)
     assert choose_device("auto").type == "cpu"
-
 
 
 def test_health_is_told_while_it_trains(digits: Path, tmp_path: Path) -> None:

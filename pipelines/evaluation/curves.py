@@ -19,7 +19,7 @@ NAMES = {
     "truth": "true drawing",
 }
 COLOURS = {"predicted": "#0b62a4", "true_pose": "#3a9d5d", "copy_last": "#c2541b", "truth": "#888888"}
-LONG = 150  # steps: beyond, the first ones would not be seen on an even axis
+LONG, FAR = 150, 20  # steps: beyond, the first ones would not be seen on an even axis; and where only some are drawn
 
 
 def save_metric_curves(path: Path, report: Mapping[str, Any]) -> None:
@@ -39,11 +39,12 @@ def save_metric_curves(path: Path, report: Mapping[str, Any]) -> None:
         for row, curve in frames[metric].items():
             _line(one, row, frames["steps"], curve)
         _dress(one, unit, frames["steps"][-1])
-        _leave_out_returns(one, frames[metric])
+        if "repeats_every" in frames:
+            _leave_out_returns(one, frames[metric])
     if placed:
         for row, found in position["errors"].items():
             _line(axes[2], row, position["steps"], found["error"], marker="o")
-        _dress(axes[2], f"error of a digit's position, pixels of {position['frame']}", position["steps"][-1])
+        _dress(axes[2], f"error of a digit's position, pixels of {position['frame']}", position["steps"][-1], far=FAR)
         axes[2].set_ylim(bottom=min(0, axes[2].get_ylim()[0]))
     handles, labels = axes[-1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
@@ -55,8 +56,12 @@ def save_metric_curves(path: Path, report: Mapping[str, Any]) -> None:
 
 def _line(axes: "Axes", row: str, steps: list[int], curve: Mapping[str, list[float | None]], marker: str = "") -> None:
     mean, low, high = (np.array(curve[name], float) for name in ("mean", "low", "high"))
+    style = ":" if marker else "-"  # nothing was measured between markers
     marker = marker or ("o" if len(steps) == 1 else "")
-    axes.plot(steps, mean, color=COLOURS[row], label=NAMES[row], linewidth=1.5, marker=marker, markersize=3.5)
+    axes.plot(steps, mean, style, color=COLOURS[row], label=NAMES[row], linewidth=1.5, marker=marker, markersize=4)
+    if style == ":":
+        axes.errorbar(steps, mean, (mean - low, high - mean), color=COLOURS[row], fmt="none", capsize=3, linewidth=1)
+        return
     axes.fill_between(steps, low, high, color=COLOURS[row], alpha=0.18, linewidth=0)
 
 
@@ -69,9 +74,9 @@ def _leave_out_returns(axes: "Axes", curves: Mapping[str, Mapping[str, list[floa
     axes.set_ylim(low, min(high, top + 0.15 * (top - low)))
 
 
-def _dress(axes: "Axes", unit: str, last: int) -> None:
+def _dress(axes: "Axes", unit: str, last: int, far: int = LONG) -> None:
     axes.set(xlabel="step after the last observed frame", ylabel=unit)
-    if last > LONG:
+    if last > far:
         axes.set_xscale("log")
         ticks = [step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000) if step <= last]
         axes.set_xticks(ticks, [str(tick) for tick in ticks])

@@ -261,7 +261,7 @@ def rollout_sections(subject: Subject, sections: Sequence[str], position_steps: 
     if scenes is not None and protocol.steps >= scenes.period:
         again = f"digits are back where they were after {scenes.period} frames: at such steps a copy is the truth"
         for section in (part for part in found.values() if "not_computed" not in part):
-            section["notes"] = [*section.get("notes", []), again]
+            section |= {"repeats_every": scenes.period, "notes": [*section.get("notes", []), again]}
     return found
 
 

@@ -166,7 +166,8 @@ def resolve(
     else:
         observe, predict = PAPER.get(str(origin.get("preset")).split("-")[0], ELSE)
         output = {True: "unit", False: "tanh"}.get(origin["model"].get("unit_norm"), "linear")
-        model = PredictorConfig(*sizes, observe=observe, predict=predict, output=output)
+        model = PredictorConfig(*sizes, observe=observe, predict=predict)
+        overrides = {"output": output} | dict(overrides)
         train = TrainConfig(horizon=HORIZON, cyclic=origin["train"]["cyclic"], precision=origin["train"]["precision"])
     given = {name: value for name, value in overrides.items() if value is not None}
     own = {name: given.pop(name) for name in model.to_json() if name in given}

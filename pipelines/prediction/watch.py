@@ -35,7 +35,7 @@ class PredictionWatch:
         device: of the model.
     """
 
-    best = "held_out/rollout"
+    best: str | None = "held_out/rollout"
 
     def __init__(
         self,
@@ -88,9 +88,14 @@ class PredictionWatch:
         found = []
         if report:
             next_error, copied = values["error/predicted"], max(values["baseline/copy"], 1e-12)
-            found.append(f"step {step}: next pose {next_error:.3g}, {next_error / copied:.2f} of the last pose's error")
-        if self.best in values:
-            rollout, copied = values[self.best], values["held_out/copy"]
+            line = (
+                f"step {step}: predicted poses {next_error:.3g}, {next_error / copied:.2f} of what the pose before has"
+            )
+            if values["sampling"]:
+                line += f" (a share {values['sampling']:.2f} of them after own predictions)"
+            found.append(line)
+        if "held_out/rollout" in values:
+            rollout, copied = values["held_out/rollout"], values["held_out/copy"]
             line = f"step {step}: held-out clips {self.config.predict} steps ahead: pose {rollout:.3g}, where the last "
             line += f"observed one, copied, has {copied:.3g}"
             if rollout > copied:
