@@ -35,6 +35,9 @@ def train_predictor(
             "over the horizon; 0, the paper's, always shows the truth.  [default: 0]",
         ),
     ] = None,
+    sampling_steps: Annotated[
+        int | None, typer.Option(metavar="N", help="Reach that share after N steps instead.")
+    ] = None,
     residual: Annotated[bool | None, typer.Option(help="Predict the change of the pose, not the pose.")] = None,
     loss_on: Annotated[
         Literal["all", "predicted"] | None, typer.Option(help="Steps that the loss is of.  [default: all]")
@@ -81,6 +84,7 @@ def train_predictor(
         observe=observe,
         predict=predict,
         sampling=sampling,
+        sampling_steps=sampling_steps,
         residual=residual,
         loss_on=loss_on,
         hidden=hidden,

@@ -110,7 +110,7 @@ class PositionMeter:
         clips = [self.clips[window] for window in which]
         scenes = [self.scenes.scene(clip) for clip in clips]
         there = [self.scenes.positions(c, self.starts[w] + step) for c, w in zip(clips, which, strict=True)]
-        digits = np.stack([scene.digits for scene in scenes]).astype(np.float32) / 255  # (B, 2, D, D)
+        digits = np.stack([scene.digits for scene in scenes]).astype(np.float32) / np.float32(255)  # (B, 2, D, D)
         fronts = np.array([scene.front for scene in scenes])
         for row, frames in (*shown.items(), ("truth", truth)):
             errors = position_errors(frames, digits, fronts, np.stack(there), self.scenes.overlap == "hide")
@@ -164,7 +164,7 @@ def position_errors(
     Returns:
         (B, 2) pixels, infinite where a digit was not found.
     """
-    planes = frames.astype(np.float32) / 255
+    planes = frames.astype(np.float32) / np.float32(255)
     errors = np.empty((len(frames), len(COLOURS)))
     for colour in range(len(COLOURS)):
         covered = (planes[..., 1 - colour] > INK) & (fronts != colour)[:, None, None] & hides

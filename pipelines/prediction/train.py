@@ -161,15 +161,15 @@ def resolve(
     Raises:
         ValueError: where a value is not allowed.
     """
+    given = {name: value for name, value in overrides.items() if value is not None}
     if before is not None:
         model, train = PredictorConfig(**before["model"]), TrainConfig(**before["train"])
     else:
         observe, predict = PAPER.get(str(origin.get("preset")).split("-")[0], ELSE)
         output = {True: "unit", False: "tanh"}.get(origin["model"].get("unit_norm"), "linear")
         model = PredictorConfig(*sizes, observe=observe, predict=predict)
-        overrides = {"output": output} | dict(overrides)
         train = TrainConfig(horizon=HORIZON, cyclic=origin["train"]["cyclic"], precision=origin["train"]["precision"])
-    given = {name: value for name, value in overrides.items() if value is not None}
+        given = {"output": output} | given
     own = {name: given.pop(name) for name in model.to_json() if name in given}
     if unknown := given.keys() - train.to_json().keys():
         raise ValueError(f"setting {sorted(unknown)[0]!r} is not known")
