@@ -61,8 +61,8 @@ class Bar:
             self._bar.update(self._task, completed=self._done, rate=speed, values=shown)
         elif now - self._told >= PLAIN_EVERY:
             self._told = now
-            left = (self._total - self._done) / max(rate, 1e-9)
-            line = f"{self._title}: {self._done}/{self._total} {self._unit}, {rate:,.1f}/s, {left:,.0f} s left {shown}"
+            left = f", {rate:,.1f}/s, {(self._total - self._done) / rate:,.0f} s left" if rate else ""
+            line = f"{self._title}: {self._done}/{self._total} {self._unit}{left} {shown}"
             err.print(line.rstrip(), markup=False)
 
     def note(self, line: str) -> None:
