@@ -41,7 +41,7 @@ def make_encoder(config: DrNetConfig, network: Network, dim: int, centred: bool,
 
 def make_decoder(config: DrNetConfig, dim: int) -> DcganDecoder | Vgg16Decoder:
     """Return an untrained decoder of vectors of a length."""
-    decoder = {"dcgan": DcganDecoder, "vgg16": Vgg16Decoder}[config.decoder_network]
+    decoder: type[DcganDecoder | Vgg16Decoder] = Vgg16Decoder if config.decoder_network == "vgg16" else DcganDecoder
     return decoder(config.channels, config.size, config.width, dim, skips=config.skips)
 
 

@@ -1,6 +1,6 @@
 """Several processes that train one model: what a loss may need of the others. With one process nothing happens here.
 
-Each process holds a part of the global batch (`drnet.pipelines.plan.part_of`), all parts of one size.
+Each process holds a share of the global batch (`drnet.pipelines.plan.share_of`), all shares of one size.
 """
 
 from collections.abc import Iterator, Mapping
@@ -41,6 +41,16 @@ def averaged(values: Mapping[str, float], device: torch.device) -> dict[str, flo
     numbers = torch.tensor([values[name] for name in names], dtype=torch.float32, device=device)
     dist.all_reduce(numbers)
     return dict(zip(names, (numbers / processes()).tolist(), strict=True))
+
+
+def earliest(step: Tensor) -> Tensor:
+    """Return the least of the steps (0-dim, int64) of all processes; those below 0 are none, -1 where all are."""
+    if processes() == 1:
+        return step
+    never = torch.iinfo(step.dtype).max
+    found = torch.where(step < 0, never, step)
+    dist.all_reduce(found, op=dist.ReduceOp.MIN)
+    return torch.where(found == never, -1, found)
 
 
 class Shared(nn.Module):

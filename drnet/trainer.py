@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from drnet.model import Metrics
-from drnet.parallel import averaged, processes, shared
+from drnet.parallel import averaged, earliest, processes, shared
 
 Precision = Literal["fp32", "tf32", "bf16"]
 Compiling = Literal["off", "on", "graphs"]
@@ -194,6 +194,10 @@ class Trainer:
             for name in self.optimizers:
                 self._update(name, [losses], 1)
             return
+        if len(inputs[0]) % parts:
+            raise ValueError(
+                f"accumulate {parts} is not allowed with {len(inputs[0])} clips in a process; it must divide them"
+            )
         size = len(inputs[0]) // parts
         cut = [tuple(value[at : at + size] for value in inputs) for at in range(0, size * parts, size)]
         for number, name in enumerate(self.optimizers):
@@ -248,7 +252,10 @@ class Trainer:
         """
         means = {name: value.item() / self._counts[name] for name, value in self._sums.items()}
         means = averaged(means, self.device)
-        self._refuse([name for name, value in means.items() if not math.isfinite(value)])
+        wrong = [name for name, value in means.items() if not math.isfinite(value)]
+        if wrong:  # in all processes alike
+            self._wrong = earliest(self._wrong)
+        self._refuse(wrong)
         self._sums, self._counts = {}, {}
         return means | {"lr": self.config.lr_at(self.step - 1)}
 

@@ -21,7 +21,7 @@ from drnet.datasets.contract import DataError
 from drnet.datasets.draws import Words
 from drnet.pipelines.content import ContentKeys
 from drnet.pipelines.files import MACHINE_ERRORS
-from drnet.pipelines.plan import Plan, apart, frame_fours, frame_pairs, meets_itself, part_of
+from drnet.pipelines.plan import Plan, apart, filled, frame_fours, frame_pairs, in_parts, meets_itself, share_of
 from drnet.pipelines.prefetch import fetched_ahead
 from drnet.pipelines.source import Collection
 
@@ -45,7 +45,8 @@ class Batch:
         clips: (B,) int64, numbers in the collection.
         times: (B, F) int64, t and t + k, or the four times.
         keys: (B,) int64, equal where two clips show the same content; None where not asked for.
-        skipped: number and reason of each clip that could not be read; the batch is smaller by them.
+        skipped: number and reason of each clip that could not be read; the batch is smaller by them, or filled up again:
+            see `PlannedFrames`.
     """
 
     step: int
@@ -62,7 +63,7 @@ class Kept(NamedTuple):
     Attributes:
         clips: (B,) int64.
         times: (B, F) int64.
-        places: (B,) int64, for each clip its number among those that could be read.
+        places: (B,) int64, for each clip its number among those that could be read; twice where it fills a place.
         skipped: number and reason of each clip that could not.
     """
 
@@ -75,8 +76,8 @@ class Kept(NamedTuple):
 class PlannedFrames(IterableDataset[dict[str, Any]]):
     """The first stage: the frame pairs of a collection in the plan's order, as samples or as whole batches.
 
-    Several processes that train together each read their part of every global batch: the plan knows nothing of them, so
-    their number may change at any step. In a worker of a DataLoader (or `webdataset.WebLoader`) it reads every n-th
+    Several processes that train together each read their share of every global batch, and all together the batch of one
+    process in its order: the plan knows nothing of them, so their number may change at any step. In a worker of a DataLoader (or `webdataset.WebLoader`) it reads every n-th
     batch, so that a loader that collects batches of this size returns them in the plan's order with any number of workers.
 
     Args:
@@ -87,9 +88,12 @@ class PlannedFrames(IterableDataset[dict[str, Any]]):
         cyclic: clips are whole turns.
         rank: number of this process among those that train together.
         world_size: how many they are; it divides the plan's batch size.
-        tolerant: leave clips that cannot be read out of their batches, and name them there, instead of raising.
+        tolerant: leave clips that cannot be read out of their batches, and name them there, instead of raising. With one
+            process and one part a batch is then smaller; else others of the same share are taken twice, since all shares
+            and parts must be of one size.
         drawn: what is drawn from a clip: a `pair`, or four frames of a `window` or of the whole `clip`.
         keyed: whether batches carry content keys.
+        parts: that a batch is computed in, one after the other; each process has a share of each.
 
     Raises:
         ValueError: for a value that is not allowed.
@@ -107,6 +111,7 @@ class PlannedFrames(IterableDataset[dict[str, Any]]):
         tolerant: bool = False,
         drawn: Literal["pair", "window", "clip"] = "pair",
         keyed: bool = False,
+        parts: int = 1,
     ) -> None:
         super().__init__()
         if max_offset < 0:
@@ -120,14 +125,19 @@ class PlannedFrames(IterableDataset[dict[str, Any]]):
             raise ValueError(
                 f"batch size {world_size} is not allowed with as many processes; each needs 2 clips or more"
             )
+        if plan.batch_size % (world_size * parts) or plan.batch_size < 2 * world_size * parts:
+            raise ValueError(
+                f"batch size {plan.batch_size} is not allowed with {world_size} processes and accumulate {parts}; "
+                "it must give each process 2 clips or more of each part, and as many as the others"
+            )
         self.collection, self.plan, self.start = collection, plan, start
         self.max_offset, self.cyclic, self.tolerant = max_offset, cyclic, tolerant
         self.drawn, self.keys = drawn, ContentKeys(collection) if keyed else None
         self.batch_size = plan.batch_size // world_size  # of this process
-        self._rank, self.world_size = rank, world_size
+        self._rank, self.world_size, self.parts = rank, world_size, parts
 
     def read(self, step: int, out: NDArray[np.uint8] | None = None) -> Batch:
-        """Read this process's part of one step's batch, into `out` where it is given."""
+        """Read this process's share of one step's batch, into `out` where it is given."""
         chosen, raw = self.part(step)
         if out is None:
             out = np.empty((len(chosen), 2 if self.drawn == "pair" else 4, *self.collection.frame_shape), np.uint8)
@@ -141,10 +151,13 @@ class PlannedFrames(IterableDataset[dict[str, Any]]):
         return Batch(step, out, chosen, times, self.keys_of(chosen))
 
     def part(self, step: int) -> tuple[NDArray[np.int64], Words]:
-        """Return the clips of this process's part of a step's batch, and the random words of each."""
+        """Return the clips of this process's share of a step's batch, and the random words of each."""
         planned = self.plan.batch(step)
-        places = part_of(planned.clips, self._rank, self.world_size)
+        places = in_parts(planned.clips, self.parts)[self._share()]
         return planned.clips[places], planned.raw[places]
+
+    def _share(self) -> NDArray[np.int64]:
+        return share_of(self.plan.batch_size, self._rank, self.world_size, self.parts)
 
     def times_of(self, raw: Words, lengths: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
         """Draw the frames of each position of a batch, (B, F) int64, in clips of these lengths."""
@@ -171,7 +184,7 @@ class PlannedFrames(IterableDataset[dict[str, Any]]):
         return Batch(step, frames, clips, times, self.keys_of(clips), skipped)
 
     def what_can_be(self, step: int, chosen: NDArray[np.int64], read: Callable[[int, int], NDArray[np.int64]]) -> Kept:
-        """Leave those clips out of a batch that cannot be read.
+        """Leave those clips out of a batch that cannot be read, and where it must keep its size fill it up with others.
 
         Args:
             step: of the batch.
@@ -194,12 +207,25 @@ class PlannedFrames(IterableDataset[dict[str, Any]]):
             times.append(drawn)
         if len(rows) < 2:
             raise DataError(f"step {step}: fewer than two clips of its batch can be read; {skipped[0][1]}")
-        clips, places = chosen[rows], np.arange(len(rows))
-        if skipped and meets_itself(clips):  # those between two equal ones are gone
+        places = self._places_left(step, chosen, rows)
+        if places is None:
+            raise DataError(f"step {step}: too few clips are left to pair each with another; {skipped[0][1]}")
+        return Kept(chosen[rows][places], np.stack(times)[places], places, tuple(skipped))
+
+    def _places_left(self, step: int, chosen: NDArray[np.int64], rows: list[int]) -> NDArray[np.int64] | None:
+        """Return the order of the readable rows of a batch, by number among them; None where they cannot be kept apart."""
+        places, clips = np.arange(len(rows)), chosen[rows]
+        if len(rows) == len(chosen):
+            return places
+        if self.world_size * self.parts > 1:
+            readable = np.zeros(len(chosen), np.bool_)
+            readable[rows] = True
+            planned = self.plan.batch(step).clips
+            order = filled(planned[in_parts(planned, self.parts)], self._share(), readable, self.parts)
+            return None if order is None else np.cumsum(readable)[order] - 1
+        if meets_itself(clips):  # those between two equal ones are gone
             places = apart(clips)
-            if meets_itself(clips[places]):
-                raise DataError(f"step {step}: too few clips are left to pair each with another; {skipped[0][1]}")
-        return Kept(clips[places], np.stack(times)[places], places, tuple(skipped))
+        return None if meets_itself(clips[places]) else places
 
     def batches(self) -> Iterator[Batch]:
         """Yield batches from the first step on, without end."""

@@ -6,17 +6,18 @@ from html import escape
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1b1b1b; }
 h1 { font-size: 1.7rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid #ddd; }
-img { max-width: 100%; height: auto; } figure { margin: 0; } figcaption { color: #555; font-size: .9rem; }
+img, video { max-width: 100%; height: auto; } figure { margin: 0; } figcaption { color: #555; font-size: .9rem; }
 table { border-collapse: collapse; font-size: .88rem; } td, th { padding: .25rem .7rem; border-bottom: 1px solid #e4e4e4; }
 td { text-align: right; font-variant-numeric: tabular-nums; } td:first-child, th:first-child { text-align: left; }
 pre { background: #f5f5f3; padding: .8rem; overflow-x: auto; font-size: .88rem; }
+.small { color: #555; font-size: .8rem; overflow-wrap: anywhere; }
 .numbers { display: flex; gap: 2rem; flex-wrap: wrap; } .numbers b { display: block; font-size: 1.6rem; }
 """
 
 
-def heading(text: str) -> str:
-    """A section's title."""
-    return f"<h2>{escape(text)}</h2>"
+def heading(text: str, name: str = "") -> str:
+    """A section's title; links reach it by its name."""
+    return f'<h2 id="{escape(name)}">{escape(text)}</h2>' if name else f"<h2>{escape(text)}</h2>"
 
 
 def paragraph(text: str) -> str:
@@ -27,6 +28,23 @@ def paragraph(text: str) -> str:
 def picture(source: str, caption: str) -> str:
     """A picture beside the page, with a caption that also describes it."""
     return f'<figure><img src="{escape(source)}" alt="{escape(caption)}"><figcaption>{escape(caption)}</figcaption></figure>'
+
+
+def movie(source: str, caption: str) -> str:
+    """A movie beside the page, with a caption."""
+    shown = f'<video src="{escape(source)}" controls loop muted playsinline preload="metadata"></video>'
+    return f"<figure>{shown}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def small(text: str) -> str:
+    """A paragraph of what only some readers look for."""
+    return f'<p class="small">{escape(text)}</p>'
+
+
+def contents(entries: Sequence[tuple[str, str, str]]) -> str:
+    """A list of links to sections: name, title, and what is said of each."""
+    rows = (f'<li><a href="#{escape(name)}">{escape(title)}</a> {escape(told)}</li>' for name, title, told in entries)
+    return f"<ul>{''.join(rows)}</ul>"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -122,18 +122,22 @@ def swap_sheet(
 
 
 def save_curves(
-    path: Path, series: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str, unit: str
+    path: Path,
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    title: str,
+    unit: str,
+    over: str = "step",
 ) -> None:
-    """Draw named curves (x, y) over training steps, logarithmic in y where all values are positive."""
+    """Draw named curves (x, y): over training steps logarithmic in y where all values are positive, else even."""
     from matplotlib.figure import Figure  # slow to import, and only needed here
 
     figure = Figure(figsize=(6, 3.2), layout="constrained")
     axes = figure.subplots()
     for name, (x, y) in series.items():
         axes.plot(x, y, label=name, linewidth=1.2)
-    if all(value > 0 for _, y in series.values() for value in y):
+    if over == "step" and all(value > 0 for _, y in series.values() for value in y):
         axes.set_yscale("log")
-    axes.set(xlabel="step", ylabel=unit, title=title)
+    axes.set(xlabel=over, ylabel=unit, title=title)
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
     buffer = io.BytesIO()

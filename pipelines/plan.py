@@ -126,26 +126,79 @@ def _most_frequent_first(clips: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.lexsort((clips, -counts[numbers]))
 
 
-def part_of(clips: NDArray[np.int64], rank: int, world_size: int) -> NDArray[np.int64]:
-    """Return which places of a batch one of several processes reads, so that no clip stands beside itself there either.
+def part_of(clips: NDArray[np.int64], number: int, parts: int) -> NDArray[np.int64]:
+    """Return which places of a batch one of its parts holds, so that no clip stands beside itself there either.
 
-    The parts follow one another in the batch. Only where a clip would meet itself inside a part is the batch dealt anew
-    among the processes, equal clips to different ones: each clip keeps its random words, so all parts together stay the
-    same. Two equal clips of a part still meet where a clip fills more than half of it, as in a collection of few clips.
+    The parts follow one another in the batch. Only where a clip would meet itself inside a part is the batch dealt anew,
+    equal clips to different parts: each clip keeps its random words, so all parts together stay the same. Two equal clips
+    of a part still meet where a clip fills more than half of it, as in a collection of few clips.
 
     Args:
-        clips: (B,) of the whole batch; `world_size` divides B.
+        clips: (B,) of the whole batch; `parts` divides B.
+        number: of the part.
+        parts: that the batch is computed in, one after the other.
+
+    Returns:
+        (B / parts,) int64.
+    """
+    cut = np.arange(len(clips)).reshape(parts, -1)
+    if parts > 1 and any(meets_itself(clips[places]) for places in cut):
+        cut = _most_frequent_first(clips).reshape(-1, parts).T
+    mine = cut[number]
+    return mine[apart(clips[mine])] if meets_itself(clips[mine]) else mine
+
+
+def in_parts(clips: NDArray[np.int64], parts: int) -> NDArray[np.int64]:
+    """Return the places (B,) of a batch's clips (B,) in the order in which they are computed: part after part."""
+    return np.concatenate([part_of(clips, number, parts) for number in range(parts)])
+
+
+def share_of(size: int, rank: int, world_size: int, parts: int) -> NDArray[np.int64]:
+    """Return which of the ordered places of a batch one of several processes reads: its share of each part, in turn.
+
+    The shares of a part follow one another in it. What the processes gather of a part is then in the order in which one
+    process has it, and no clip beside itself.
+
+    Args:
+        size: B, of the whole batch.
         rank: number of the process.
         world_size: how many they are.
+        parts: of the batch.
 
     Returns:
         (B / world_size,) int64.
     """
-    parts = np.arange(len(clips)).reshape(world_size, -1)
-    if world_size > 1 and any(meets_itself(clips[places]) for places in parts):
-        parts = _most_frequent_first(clips).reshape(-1, world_size).T
-    mine = parts[rank]
-    return mine[apart(clips[mine])] if meets_itself(clips[mine]) else mine
+    return np.arange(size).reshape(parts, world_size, -1)[:, rank].reshape(-1)
+
+
+def filled(
+    clips: NDArray[np.int64], share: NDArray[np.int64], readable: NDArray[np.bool_], parts: int
+) -> NDArray[np.int64] | None:
+    """Return which clips a process takes for its share of a batch where some cannot be read: others of the same share.
+
+    The readable ones stay where they are. In the place of another comes the next readable one after it that would not
+    stand beside itself; what other processes put in the places of theirs is not known here.
+
+    Args:
+        clips: (B,) of the whole batch, in the order in which they are computed.
+        share: (S,) of these, the process's.
+        readable: (S,) whether each can be read.
+        parts: of the batch.
+
+    Returns:
+        (S,) int64, for each place of the share the place in it whose clip is taken; None where none can be.
+    """
+    order, held, own = np.arange(len(share)), clips.reshape(parts, -1).copy(), clips[share]
+    for place in np.flatnonzero(~readable).tolist():
+        part, at = divmod(int(share[place]), held.shape[1])
+        beside = held[part, at - 1], held[part, (at + 1) % held.shape[1]]
+        after = np.roll(np.arange(len(share)), -place)
+        allowed = [other for other in after.tolist() if readable[other] and own[other] not in beside]
+        if not allowed:
+            return None
+        order[place] = allowed[0]
+        held[part, at] = own[allowed[0]]
+    return order
 
 
 def frame_pairs(

@@ -4,6 +4,7 @@ torchrun --nproc-per-node 8 -m drnet train ...        one machine
 srun python -m drnet train ...                        a cluster
 """
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -49,6 +50,15 @@ class Processes:
         told = torch.tensor(int(flag))
         dist.all_reduce(told, op=dist.ReduceOp.MAX, group=self.control)
         return bool(told)
+
+    def same(self, data: bytes) -> bool:
+        """Whether all processes have the same bytes; all must ask."""
+        number = int.from_bytes(hashlib.sha256(data).digest()[:7])
+        told = torch.tensor([number, -number])
+        if self.control is not None:
+            dist.all_reduce(told, op=dist.ReduceOp.MAX, group=self.control)
+        most, least = told.tolist()
+        return bool(most == -least)
 
     def wait(self) -> None:
         """Wait until all processes are here."""
@@ -105,6 +115,9 @@ def together(device: str) -> Iterator[Processes]:
 
     Args:
         device: as for training; GPUs exchange gradients by NCCL, CPUs by gloo.
+
+    Raises:
+        DataError: where they do not find each other; where another one ended while this one waited for it.
     """
     found = launched(os.environ)
     if not found or int(found["WORLD_SIZE"]) == 1:
@@ -115,8 +128,21 @@ def together(device: str) -> Iterator[Processes]:
     on_gpu = device != "cpu" and torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(local % torch.cuda.device_count())
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
+    try:
+        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
+    except dist.DistError as error:
+        where = f"{found['MASTER_ADDR']}:{found['MASTER_PORT']}"
+        raise DataError(f"the {count} processes do not meet at {where}: {str(error).splitlines()[0]}") from None
     try:
         yield Processes(rank, count, local, dist.new_group(backend="gloo", timeout=PATIENCE))
+    except RuntimeError as error:
+        if not _left_alone(error):
+            raise
+        raise DataError(f"process {rank} ends, since another one did, whose message says why") from error
     finally:
         dist.destroy_process_group()
+
+
+def _left_alone(error: RuntimeError) -> bool:
+    """Whether an error says that another process is gone; gloo's have no class of their own."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)

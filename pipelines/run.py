@@ -11,6 +11,7 @@ RUN/
 """
 
 import json
+import math
 import os
 import re
 import shutil
@@ -225,7 +226,9 @@ def read_best(run: Path) -> Best | None:
     found = read_json(path, "the best checkpoint's name", "delete the file; the next checkpoint writes it again")
     try:
         best = Best(count(found, "step"), text(found, "metric", _METRIC), float(found["value"]))
-    except (KeyError, TypeError, ValueError):
+        if type(found["value"]) not in (int, float) or not math.isfinite(best.value):
+            raise ValueError("not a number")
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise RunError(f"{path}: damaged; delete the file; the next checkpoint writes it again") from None
     return best if (run / "checkpoints" / f"{best.step:08d}").exists() else None
 
@@ -331,7 +334,7 @@ def load_run(run: Path, device: str = "cpu", which: str = "last") -> tuple[Any, 
     _refuse_larger(config["kind"], settings, checkpoint.folder / WEIGHTS)
     model = kind.model(settings)
     load_weights(model, checkpoint)
-    model.to(device, memory_format=torch.channels_last)
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.eval(), checkpoint, config
 
 

@@ -6,13 +6,14 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
 from drnet.datasets.contract import DataError
 from drnet.kinds import KINDS, kind_of
+from drnet.model import DrNet
 from drnet.pipelines.device_frames import Cache, choose_frames
 from drnet.pipelines.health import Health
 from drnet.pipelines.loader import Batch, PlannedFrames, to_device
@@ -290,6 +291,7 @@ class FrameFeed:
             tolerant=bool(self.skipped.budget),
             drawn=self.config.frames,
             keyed=self.keyed,
+            parts=self.config.accumulate,
         )
         return choose_frames(source, self.device, self.cache, self.progress, self.stop).batches()
 
@@ -311,7 +313,7 @@ class FrameFeed:
 class FrameWatch:
     """Looks at a model of frames: swaps of held-out clips, measurements, alarms."""
 
-    best = "held_out/reconstruction"
+    best: str | None = "held_out/reconstruction"
 
     def __init__(self, shards: str | Path, training: Collection, trainer: Trainer) -> None:
         self.samples: HeldOut = held_out_frames(shards, training)
@@ -323,7 +325,9 @@ class FrameWatch:
 
     def picture(self, trainer: Trainer) -> Frames:
         """Return a swap grid of held-out clips."""
-        return self.samples.grid(trainer.evaluated, trainer.device)
+        return self.samples.grid(
+            cast(DrNet, trainer.evaluated), trainer.device
+        )  # or an autoencoder, used in the same way
 
     def lines(self, step: int, values: Mapping[str, float], report: bool) -> Sequence[str]:
         """Return alarms, and where asked for how training goes."""

@@ -36,7 +36,7 @@ def help_texts(group: Any) -> Iterator[str]:
 
 
 OWN = re.compile(r"drnet data build \w+:\w+ ")  # one's own data set: tests/test_cli_build.py runs it
-PAGES = ("README.md", "docs/training.md", "docs/evaluation.md", "docs/building-at-scale.md", "docs/promises.md")
+PAGES = ("README.md", "docs/training.md", "docs/evaluation.md", "docs/promises.md")
 TEXT = "\n".join((ROOT / page).read_text() for page in PAGES)
 README = sorted(line for line in set(commands_of(TEXT)) if not OWN.match(line))
 HELP = sorted({command for text in help_texts(typer.main.get_command(app)) for command in commands_of(text)})

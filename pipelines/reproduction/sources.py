@@ -13,7 +13,7 @@ from drnet.datasets.kth import Kth
 from drnet.datasets.mnist import BouncingDigits
 from drnet.datasets.norb import ORIGINAL, SmallNorb
 from drnet.datasets.reading.digits import OPTDIGITS
-from drnet.datasets.reading.kth_library import SEQUENCES, open_library
+from drnet.datasets.reading.kth_library import open_library
 from drnet.datasets.reading.norb_miniature import write_miniature
 
 COIL = "obj{clip}__{frame}.png"
@@ -134,15 +134,14 @@ def _toys(root: Path | None, files: Path, settings: Mapping[str, Any], classes: 
 def _kth(root: Path | None, settings: Mapping[str, Any]) -> Chosen:
     looked = []
     for folder in _folders(root, "kth"):
-        looked.append(str(folder))
-        if not (folder / SEQUENCES).is_file():
-            continue
         open_library.cache_clear()
-        library = open_library(folder)
+        try:
+            library = open_library(folder)
+        except DataError as error:
+            looked.append(f"{folder}" if not folder.is_dir() else str(error))
+            continue
         listed = sum(1 for video in library.videos if video.ranges)
         here = listed - len(library.missing)
-        if not here:
-            continue
         what = "KTH actions" if here == listed else f"{here} of the {listed} videos of KTH actions"
         make = lambda folder=folder: Kth(folder, allow_missing=True, **settings)  # noqa: E731 - as the others
         return Chosen("kth", what, "", make, whole=here == listed)
