@@ -18,6 +18,7 @@ from drnet.cli.export_model import export_model
 from drnet.cli.features import export_features, probe
 from drnet.cli.figure import app as figure_app
 from drnet.cli.predict import predict, train_predictor
+from drnet.cli.reproduce import reproduce
 from drnet.cli.runs import runs
 from drnet.cli.train import train
 
@@ -40,6 +41,7 @@ app.command(short_help="Measure what content and pose tell.")(probe)
 app.command(short_help="Tell a category from features, as the paper does.")(classify)
 app.command(short_help="Score predictions, swaps and features.")(evaluate)
 app.command(short_help="The whole job in a few minutes.")(demo)
+app.command(short_help="Reproduce the paper's figures and tables.")(reproduce)
 app.add_typer(figure_app, name="figure", short_help="Draw the paper's figures.")
 app.add_typer(bench_app, name="bench", short_help="Measure speed beside alternatives.")
 

@@ -77,8 +77,9 @@ class PlannedFrames(IterableDataset[dict[str, Any]]):
     """The first stage: the frame pairs of a collection in the plan's order, as samples or as whole batches.
 
     Several processes that train together each read their share of every global batch, and all together the batch of one
-    process in its order: the plan knows nothing of them, so their number may change at any step. In a worker of a DataLoader (or `webdataset.WebLoader`) it reads every n-th
-    batch, so that a loader that collects batches of this size returns them in the plan's order with any number of workers.
+    process in its order: the plan knows nothing of them, so their number may change at any step. In a worker of a
+    DataLoader (or `webdataset.WebLoader`) it reads every n-th batch, so that a loader that collects batches of this size
+    returns them in the plan's order with any number of workers.
 
     Args:
         collection: where frames come from.

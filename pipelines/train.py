@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from drnet.datasets.contract import DataError
+from drnet.health import evaluating
 from drnet.kinds import KINDS, kind_of
 from drnet.model import DrNet
 from drnet.pipelines.device_frames import Cache, choose_frames
+from drnet.pipelines.files import canonical_json
 from drnet.pipelines.health import Health
 from drnet.pipelines.loader import Batch, PlannedFrames, to_device
 from drnet.pipelines.loop import Logging, Loop
@@ -82,8 +84,10 @@ def resolve(
     height, width, channels = shape
     if height != width:
         raise DataError(f"frames of {height}x{width} are not allowed; the networks take square ones: build with --size")
-    if before is not None and name in (None, before["preset"]):
-        name, base_train = before["preset"], train_config(before)
+    if before is not None and "size" not in before["model"]:
+        raise DataError(f"a run of kind {before['kind']!r} is not trained on frames; choose another --out")
+    if before is not None and name in (None, before.get("preset")):
+        name, base_train = before.get("preset"), train_config(before)
         base_model = KINDS[before["kind"]].config(**before["model"])
     else:
         name = name or "mnist"
@@ -165,6 +169,11 @@ def train(
             if before is None:
                 note_unusual_size(settings, progress)
             start = restore(run, trainer)
+            if not processes.same(canonical_json({**config, "step": start})):
+                raise RunError(
+                    f"{run}: the processes differ in their shards, settings or last checkpoint; "
+                    "all machines must see the same run folder and data set"
+                )
             began = time.monotonic()
             feed = FrameFeed(collection, trainer, logging, progress, processes, cache, stop)
             loop = Loop(run, trainer, feed, watch, logging, progress, config["data"], processes)
@@ -250,7 +259,7 @@ def restore(run: Path, trainer: Trainer) -> int:
     state = load_tensors(path, checkpoint.trainer_sha256)
     try:
         trainer.load_state(state)
-    except (LookupError, ValueError, RuntimeError) as error:
+    except (LookupError, ValueError, RuntimeError, TypeError, OverflowError) as error:
         raise RunError(f"{path}: not the state of this run's trainer ({type(error).__name__}); {GO_BACK}") from None
     if trainer.step != checkpoint.step:
         raise RunError(f"{checkpoint.folder}: its files are of different steps; delete it to go on from the one before")
@@ -325,9 +334,9 @@ class FrameWatch:
 
     def picture(self, trainer: Trainer) -> Frames:
         """Return a swap grid of held-out clips."""
-        return self.samples.grid(
-            cast(DrNet, trainer.evaluated), trainer.device
-        )  # or an autoencoder, used in the same way
+        model = cast(DrNet, trainer.evaluated)  # or an autoencoder, used in the same way
+        with evaluating(model):  # uncompiled, as for measurements
+            return self.samples.grid(model, trainer.device)
 
     def lines(self, step: int, values: Mapping[str, float], report: bool) -> Sequence[str]:
         """Return alarms, and where asked for how training goes."""

@@ -248,6 +248,12 @@ def test_drnet_trains_in_parts_each_group_before_the_next() -> None:
     assert set(trainer.take_metrics()) >= {"loss/reconstruction", "discriminator/bce"}
 
 
+def test_clips_that_parts_cannot_share_are_refused_and_none_is_left_out() -> None:
+    trainer = Trainer(Linear(), TrainConfig(batch_size=12, accumulate=4), CPU)
+    with pytest.raises(ValueError, match="accumulate 4 is not allowed with 6 clips in a process; it must divide them"):
+        trainer.train_step(*(value[:6] for value in rows_of(0)))
+
+
 @pytest.mark.parametrize("wrong", [{"accumulate": 5}, {"accumulate": 6}, {"accumulate": 0}])
 def test_parts_must_divide_the_batch_into_pairs_at_least(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="accumulate"):

@@ -109,22 +109,50 @@ def test_the_frames_are_those_of_the_clips_named(folders: dict[int, Path]) -> No
 
 
 @pytest.mark.parametrize("world", [2, 3, 4])
-def test_no_process_has_a_clip_beside_itself_and_all_together_have_the_same_samples(tmp_path: Path, world: int) -> None:
+def test_processes_together_have_every_batch_of_one_in_its_order_also_over_two_epochs(
+    tmp_path: Path, world: int
+) -> None:
     build(plan_build(Dots(13), "raw", 5), tmp_path)
     shards = open_shards(tmp_path)
     plan = Plan(shards.order_key, 0, [place.clips for place in shards.places], 12)
-    one, *parts = [PlannedFrames(shards, plan, OFFSET, rank=r, world_size=w) for w in (1, world) for r in range(w)]
+    one, *shares = [PlannedFrames(shards, plan, OFFSET, rank=r, world_size=w) for w in (1, world) for r in range(w)]
+    twice = 0
+    for step in range(100):
+        whole, found = one.read(step), [share.read(step) for share in shares]
+        for batch in found:
+            assert (batch.frames == batch.clips.astype(np.uint8)[:, None, None, None, None]).all()
+            twice += batch.clips[0] == batch.clips[-1]  # no neighbours where the processes' rows are gathered
+        assert np.array_equal(np.concatenate([batch.clips for batch in found]), whole.clips)
+        assert np.array_equal(np.concatenate([batch.times for batch in found]), whole.times)
+    assert twice, "no step put the rule to the test"
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_a_batch_in_parts_is_the_same_for_any_number_of_processes_and_no_clip_meets_itself_in_one(
+    tmp_path: Path, world: int
+) -> None:
+    build(plan_build(Dots(13), "raw", 5), tmp_path)
+    shards, parts = open_shards(tmp_path), 2
+    plan = Plan(shards.order_key, 0, [place.clips for place in shards.places], 12)
+    one, *shares = [
+        PlannedFrames(shards, plan, OFFSET, rank=r, world_size=w, parts=parts) for w in (1, world) for r in range(w)
+    ]
     dealt = 0
     for step in range(100):
-        whole, found = one.read(step), [part.read(step) for part in parts]
-        for batch in found:
-            assert (batch.clips != np.roll(batch.clips, 1)).all()
-            assert (batch.frames == batch.clips.astype(np.uint8)[:, None, None, None, None]).all()
-        rows = [(clip, *times) for b in found for clip, times in zip(b.clips.tolist(), b.times.tolist(), strict=True)]
-        truth = [(clip, *times) for clip, times in zip(whole.clips.tolist(), whole.times.tolist(), strict=True)]
-        assert sorted(rows) == sorted(truth)
-        dealt += rows != truth
+        whole, found = one.read(step).clips, [share.read(step).clips.reshape(parts, -1) for share in shares]
+        for number, part in enumerate(whole.reshape(parts, -1)):
+            assert (part != np.roll(part, 1)).all()
+            assert np.array_equal(np.concatenate([clips[number] for clips in found]), part)  # as they are gathered
+        assert sorted(whole.tolist()) == sorted(plan.batch(step).clips.tolist())
+        dealt += not np.array_equal(whole, plan.batch(step).clips)
     assert dealt, "no step put the rule to the test"
+
+
+def test_parts_must_give_each_process_as_many_clips_and_two_at_least(folders: dict[int, Path]) -> None:
+    shards = open_shards(folders[1])
+    for world, parts in ((2, 36), (3, 20), (2, 32)):
+        with pytest.raises(ValueError, match=f"with {world} processes and accumulate {parts}; it must give each"):
+            PlannedFrames(shards, plan_of(shards), OFFSET, world_size=world, parts=parts)
 
 
 @pytest.mark.parametrize(

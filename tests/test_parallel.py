@@ -5,12 +5,12 @@ The processes are real ones that talk by gloo on this machine.
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from drnet.datasets.contract import DataError
 from drnet.parallel import averaged, gathered
 from drnet.pipelines.processes import ALONE, first_host, launched, together
 from drnet.pipelines.run import latest_checkpoint, read_metrics
+from drnet.pipelines.source import open_shards
 
 FROZEN = """
 import os
@@ -46,19 +47,24 @@ def free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-def started(words: list[str], count: int, variables: Mapping[str, str] | None = None) -> list[subprocess.Popen[str]]:
+def started(words: list[str], count: int) -> list[subprocess.Popen[str]]:
     """Start some processes of one command as torchrun does."""
-    port = str(free_port())
-    shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
+    return started_each([words] * count)
+
+
+def started_each(commands: list[list[str]]) -> list[subprocess.Popen[str]]:
+    """Start processes that train together, each by its own command."""
+    count, port = str(len(commands)), str(free_port())
+    shared = {"WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
     return [
         subprocess.Popen(
             words,
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), **(variables or {})},
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in range(count)
+        for rank, words in enumerate(commands)
     ]
 
 
@@ -132,10 +138,39 @@ def test_a_batch_that_cannot_be_divided_is_refused_in_one_line(train_words: list
         assert "batch size 7 is not allowed with 2 processes; it must be a multiple" in err
 
 
+def test_damaged_clips_are_left_out_by_several_processes_and_an_error_of_one_ends_all_in_a_line(
+    train_words: list[str], digits: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(digits, tmp_path / "copy"))
+    shard = open_shards(copy).locate(0)[0]
+    data = bytearray(shard.path.read_bytes())
+    start, size = shard.sidecar.samples[0].frames
+    for place in range(start + 200, start + size, 256):  # every frame of one clip
+        data[place] ^= 1
+    shard.path.write_bytes(data)
+    words = [str(copy) if word == str(digits) else word for word in train_words]
+    ended(started([*words, "--steps", "6", "--max-skipped", "1"], 2))
+    other = [*words, "--steps", "6", "--out", str(tmp_path / "other")]
+    texts = sorted(err for _, err in ended(started(other, 2), code=1))
+    last = [err.splitlines()[-1] for err in texts]
+    assert sum("is damaged" in line for line in last) == 1
+    assert sum("ends, since another one did, whose message says why" in line for line in last) == 1
+    assert not any("Traceback" in err for err in texts)
+
+
+def test_processes_that_see_other_run_folders_are_refused(train_words: list[str], tmp_path: Path) -> None:
+    ended(started([*train_words, "--steps", "2"], 1))
+    words = [*train_words, "--steps", "4"]
+    for _, err in ended(started_each([words, [*words, "--out", str(tmp_path / "elsewhere")]]), code=1):
+        assert "the processes differ in their shards, settings or last checkpoint" in err
+
+
 def test_one_process_is_joined_with_nothing() -> None:
     with together("cpu") as processes:
         assert processes is ALONE
-    assert ALONE.any(True) and not ALONE.any(False)
+    assert ALONE.any(True)
+    assert not ALONE.any(False)
+    assert ALONE.same(b"x")
     rows = torch.ones(2, 3)
     assert gathered(rows) is rows
     assert averaged({"a": 1.0}, torch.device("cpu")) == {"a": 1.0}

@@ -40,6 +40,7 @@ class Case:
     drawn: str
     keyed: bool
     step: int
+    parts: int
 
 
 CASES = st.builds(
@@ -53,6 +54,7 @@ CASES = st.builds(
     drawn=st.sampled_from(["pair", "window", "clip"]),
     keyed=st.booleans(),
     step=st.integers(0, 200),
+    parts=st.integers(1, 2),
 )
 
 
@@ -62,7 +64,7 @@ def test_every_batch_is_what_the_shards_give(folders: dict[str, Path], case: Cas
     for rank in range(case.world):
         source = planned(
             folders[case.folder],
-            case.batch * case.world,
+            case.batch * case.world * case.parts,
             case.seed,
             max_offset=case.max_offset,
             cyclic=case.cyclic,
@@ -71,6 +73,7 @@ def test_every_batch_is_what_the_shards_give(folders: dict[str, Path], case: Cas
             tolerant=True,
             drawn=case.drawn,
             keyed=case.keyed,
+            parts=case.parts,
         )
         held = kept(source)
         for step in (case.step, case.step + 1):
@@ -79,6 +82,7 @@ def test_every_batch_is_what_the_shards_give(folders: dict[str, Path], case: Cas
                 assert found == right
             else:
                 assert differences(found, right) == []
+                assert len(found.clips) == case.batch * case.parts or case.world == case.parts == 1
 
 
 @pytest.mark.parametrize("codec", ["raw", "zstd"])

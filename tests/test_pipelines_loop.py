@@ -13,6 +13,7 @@ from drnet.pipelines.loop import Logging, Loop
 from drnet.pipelines.progress import Silent
 from drnet.pipelines.run import RunError, latest_checkpoint, read_best, read_metrics, settle_config
 from drnet.pipelines.train import train
+from drnet.predictor import PredictorConfig
 from drnet.trainer import TrainConfig, Trainer
 
 CPU = torch.device("cpu")
@@ -127,6 +128,23 @@ def test_the_best_checkpoint_is_kept_and_each_knows_its_measurements(tmp_path: P
     assert state["held_out"] == {"held_out/error": 2.0}
     lines = {line["step"]: line.get("held_out/error") for line in read_metrics(run)}
     assert lines == {2: None, 4: 3.0, 6: None, 8: 1.0, 10: None, 12: 2.0}
+
+
+@pytest.mark.parametrize("value", ["1" + "0" * 400, '"nan"', "1e999", "true", "NaN", "null"])
+def test_a_best_measurement_that_is_no_number_is_refused_in_one_line(tmp_path: Path, value: str) -> None:
+    (tmp_path / "checkpoints" / "00000001").mkdir(parents=True)
+    (tmp_path / "best.json").write_text(f'{{"step": 1, "metric": "a", "value": {value}}}')
+    with pytest.raises(ValueError, match=r"best\.json: .*delete the file; the next checkpoint writes it again$"):
+        read_best(tmp_path)
+    (tmp_path / "best.json").write_text('{"step": 1, "metric": "a", "value": 1}')
+    assert read_best(tmp_path) is not None
+
+
+def test_a_run_of_another_kind_of_input_is_not_continued_on_frames(digits: Path, tmp_path: Path) -> None:
+    model, settings = PredictorConfig().to_json(), TrainConfig().to_json()
+    settle_config(tmp_path, {"format": 1, "kind": "predictor", "model": model, "train": settings, "data": {}})
+    with pytest.raises(ValueError, match="a run of kind 'predictor' is not trained on frames; choose another --out"):
+        train(digits, tmp_path, steps=1, device="cpu")
 
 
 def test_a_run_is_taken_up_only_as_asked_for(digits: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from drnet.datasets.draws import key_of, words
 from drnet.pipelines import plan as module
-from drnet.pipelines.plan import Plan, frame_fours, frame_pairs, keep_apart, part_of
+from drnet.pipelines.plan import Plan, filled, frame_fours, frame_pairs, in_parts, keep_apart, part_of, share_of
 
 GOLDEN_CLIPS = [[11, 4, 9, 3], [5, 10, 7, 8], [1, 0, 2, 6], [5, 3, 4, 2]]
 GOLDEN_RAW = [2679561997797555857, 14967489484277388555, 4386316806699426570, 1419280638919549640]
@@ -68,9 +68,7 @@ def test_a_batch_without_neighbours_of_one_clip_keeps_the_streams_order() -> Non
     step=st.integers(0, 99),
 )
 @settings(max_examples=300, deadline=None)
-def test_a_clip_never_stands_beside_itself_in_a_processs_part(
-    size: int, world: int, more: int, seed: int, step: int
-) -> None:
+def test_a_clip_never_stands_beside_itself_in_a_part(size: int, world: int, more: int, seed: int, step: int) -> None:
     batch = max(4, size * world) // world * world
     chosen = Plan("k", seed, [batch + more], batch).batch(step).clips
     parts = [part_of(chosen, rank, world) for rank in range(world)]
@@ -82,6 +80,38 @@ def test_a_clip_never_stands_beside_itself_in_a_processs_part(
 def test_parts_follow_one_another_where_no_clip_meets_itself_in_one() -> None:
     assert [part_of(np.array([5, 1, 5, 2, 3, 5]), rank, 2).tolist() for rank in (0, 1)] != [[0, 1, 2], [3, 4, 5]]
     assert [part_of(np.array([5, 1, 2, 5, 3, 1]), rank, 2).tolist() for rank in (0, 1)] == [[0, 1, 2], [3, 4, 5]]
+
+
+@given(
+    rows=st.integers(4, 9),
+    world=st.integers(1, 4),
+    parts=st.integers(1, 3),
+    more=st.integers(0, 20),
+    step=st.integers(0, 99),
+    bad=st.sets(st.integers(0, 200), max_size=12),
+)
+@settings(max_examples=300, deadline=None)
+def test_a_share_is_filled_to_its_size_with_its_own_readable_clips_and_none_meets_itself(
+    rows: int, world: int, parts: int, more: int, step: int, bad: set[int]
+) -> None:
+    batch = rows * world * parts
+    chosen = Plan("k", 1, [batch + more], batch).batch(step).clips
+    clips = chosen[in_parts(chosen, parts)]
+    for rank in range(world):
+        share = share_of(batch, rank, world, parts)
+        readable = np.array([clip not in bad for clip in clips[share].tolist()])
+        order = filled(clips, share, readable, parts)
+        if order is None:
+            assert len(set(clips[share][readable].tolist())) < 3  # with three there is always one that differs from two
+            continue
+        assert order.shape == share.shape
+        assert readable[order].all()
+        assert np.array_equal(order[readable], np.flatnonzero(readable))  # where they were
+        together = clips.copy()  # with what the others planned
+        together[share] = clips[share[order]]
+        for part in together.reshape(parts, -1):
+            meets = part == np.roll(part, 1)
+            assert not meets.any()
 
 
 def test_a_batch_may_span_two_epochs_and_none_is_cut_short() -> None:

@@ -97,6 +97,35 @@ def test_no_clip_meets_itself_where_those_between_are_left_out(tmp_path: Path) -
     assert met, "no step put the rule to the test"
 
 
+@pytest.mark.parametrize(("world", "parts"), [(2, 1), (3, 1), (1, 2), (2, 2)])
+def test_shares_of_several_processes_and_parts_keep_their_size(
+    digits: Path, damaged: Path, world: int, parts: int
+) -> None:
+    found = {}
+    for name, folder in (("whole", digits), ("rest", damaged)):
+        shards = open_shards(folder)
+        plan = Plan(shards.order_key, 1, [place.clips for place in shards.places], 24)
+        found[name] = [
+            PlannedFrames(shards, plan, 3, rank=rank, world_size=world, tolerant=True, parts=parts)
+            for rank in range(world)
+        ]
+    left_out = []
+    for step in range(2):  # an epoch
+        for one, other in zip(found["whole"], found["rest"], strict=True):
+            right, rest = one.read(step), other.read(step)
+            kept = ~np.isin(right.clips, BAD)
+            assert len(rest.frames) == len(rest.clips) == len(rest.times) == 24 // world
+            assert right.skipped == ()
+            assert np.array_equal(rest.clips[kept], right.clips[kept])
+            assert np.array_equal(rest.frames[kept], right.frames[kept])
+            left_out += [clip for clip, _ in rest.skipped]
+            for row in np.flatnonzero(~kept):
+                same = np.flatnonzero(right.clips == rest.clips[row])
+                assert np.array_equal(rest.frames[row], right.frames[same[0]])
+                assert np.array_equal(rest.times[row], right.times[same[0]])
+    assert sorted(left_out) == list(BAD)
+
+
 def test_a_batch_whose_clips_cannot_be_kept_apart_stops(tmp_path: Path) -> None:
     frames, _ = few(tmp_path, 4, (0, 1), 7)  # three of a batch may be left, of two clips
     said = r"^step \d+: too few clips are left to pair each with another; \S+: clip \S+: frame \d is damaged[^\n]*$"

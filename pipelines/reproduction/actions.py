@@ -75,13 +75,13 @@ def fig8(shop: Workshop, made: Made) -> None:
     persons = _persons(files["DrNet"], shop.scale.persons)
     if len(persons) < len(shop.scale.persons):
         made.notes.append(f"1 to {persons[-1]} training persons are at hand, of the {shop.scale.persons[-1]} asked for")
-    settings = ClassifySettings(
-        "action", "pose", persons=persons, draws=shop.scale.draws, hidden=shop.scale.hidden
-    )
+    settings = ClassifySettings("action", "pose", persons=persons, draws=shop.scale.draws, hidden=shop.scale.hidden)
     results = classify_files(files, settings, device=shop.device, progress=shop.progress)
     for path in write_results(made.folder / "classify.json", results, {"fully supervised (paper)": SUPERVISED}):
         if path.suffix == ".png":
-            what = "Accuracy over the number of training persons" if "curve" in path.name else "Confusion of the network"
+            what = (
+                "Accuracy over the number of training persons" if "curve" in path.name else "Confusion of the network"
+            )
             made.picture(path.name, f"{what}: {', '.join(results)}.")
     rows = [[name, *row] for name, result in results.items() for row in point_rows(result)]
     columns = ["features", "training persons", "network [95%]", "logistic regression [95%]", "validation", "rows"]
@@ -108,11 +108,15 @@ def fig9(shop: Workshop, made: Made) -> None:
         if not isinstance(rows, str):
             there = [(at, row["score"]) for at, row in zip(found["offsets"], rows, strict=True) if row["score"]]
             curves[method] = ([float(at) for at, _ in there], [score for _, score in there])
-    save_curves(made.folder / "scores.png", curves, "Inception Score (MCNet: not implemented yet)", "score", "offset, frames")
+    save_curves(
+        made.folder / "scores.png", curves, "Inception Score (MCNet: not implemented yet)", "score", "offset, frames"
+    )
     made.picture("scores.png", "The score of 10 frames against how far they lie from the last observed one.")
     made.table(f"Inception Score of {found['window']} frames", COLUMNS, inception_rows(found))
     told = found["classifier"]
-    made.notes += [f"classifier: {name} {value}" for name, value in told.items() if isinstance(value, int | float | str)]
+    made.notes += [
+        f"classifier: {name} {value}" for name, value in told.items() if isinstance(value, int | float | str)
+    ]
     for at, row in zip(found["offsets"], found["rows"]["DrNet"], strict=True):
         if at in (found["offsets"][0], found["offsets"][-1]):
             made.number(f"DrNet, offset {at}", row["score"], 2)
@@ -159,9 +163,7 @@ def _scene(shop: Workshop) -> Scene:
     return open_scene(shop.predictor("kth"), shop.shards("kth"), device=shop.device)
 
 
-def _evaluate(
-    shop: Workshop, run: Path, sections: Sequence[str], protocol: str, steps: int | None
-) -> dict[str, Any]:
+def _evaluate(shop: Workshop, run: Path, sections: Sequence[str], protocol: str, steps: int | None) -> dict[str, Any]:
     return evaluate(
         run,
         shop.shards("kth"),

@@ -103,6 +103,7 @@ TINY = Scale(
     sections=("frames", "swap", "position"),
     draws=2,
     hidden=256,
+    fits=2,
 )
 
 _DATA: Mapping[str, Mapping[str, Any]] = {

@@ -83,7 +83,9 @@ def fig5(shop: Workshop, made: Made) -> None:
         interpolate_figure(scene, rows=4, columns=8),
         "Left of the paper's figure: linear interpolation in pose space; the true frames of the turn below.",
     )
-    made.figure("interpolate.mp4", interpolate_figure(scene, rows=4, columns=24, moving=True), "The same, there and back.")
+    made.figure(
+        "interpolate.mp4", interpolate_figure(scene, rows=4, columns=24, moving=True), "The same, there and back."
+    )
     made.figure(
         "swap.png",
         swap_figure(scene, rows=5, columns=8, truth=True),

@@ -49,7 +49,8 @@ def frame_tables(
         rows = [_frame_row(name, part, "predicted", metric, steps, digits) for name, part in found.items()]
         rows += [[name, *[NOT_YET], *[""] * len(steps)][: len(steps) + 1 + len(first["means"])] for name in missing]
         rows += [
-            _frame_row(NAMES[row], first, row, metric, steps, digits) for row in (*others, "copy_last")
+            _frame_row(NAMES[row], first, row, metric, steps, digits)
+            for row in (*others, "copy_last")
             if row in first[metric]
         ]
         means = [f"mean of 1-{mean['steps'][1]} [95%]" for mean in first["means"]]

@@ -82,12 +82,16 @@ class Workshop:
     def run(self, role: str, variant: str = "", seed: int = 0) -> Path:
         """Return the folder of a run, trained to its plan's last step."""
         shards = self.shards(role)
-        return self._once(self._run_name(role, variant, seed), lambda run: self._train(run, shards, role, variant, seed))
+        return self._once(
+            self._run_name(role, variant, seed), lambda run: self._train(run, shards, role, variant, seed)
+        )
 
     def predictor(self, role: str, variant: str = "") -> Path:
         """Return the folder of a run whose predictor is trained."""
         run, steps = self.run(role, variant), self.scale.plan(role, variant).predictor
-        self._once(f"{self._run_name(role, variant, 0)}/{FOLDER}", lambda _: self._predictor(run, self.shards(role), steps))
+        self._once(
+            f"{self._run_name(role, variant, 0)}/{FOLDER}", lambda _: self._predictor(run, self.shards(role), steps)
+        )
         return run
 
     def features(self, role: str, variant: str = "", seed: int = 0) -> Path:
