@@ -150,7 +150,7 @@ def predict(
     )
     shown = [row for row in report.rows if row["step"] in (1, 2, 5, 10, 20, 30, 50, 95, 100, 500, steps)]
     lines = [(str(row["step"]), str(row["clips"]), _db(row["predicted"]), _db(row["copy_last_frame"])) for row in shown]
-    title = f"{report.observe} frames observed; PSNR of the mean error in dB"
+    title = f"{report.observe} frames observed; mean PSNR of a frame in dB"
     console.say_table(title, ("step", "clips", "prediction", "last frame copied"), lines)
     for path in (out, metrics):
         if path is not None:
@@ -158,6 +158,4 @@ def predict(
 
 
 def _db(score: dict[str, float | None]) -> str:
-    if score["mse"] is None:
-        return "-"
-    return "exact" if score["psnr"] is None else f"{score['psnr']:.2f}"
+    return "-" if score["psnr"] is None else "exact" if score["mse"] == 0 else f"{score['psnr']:.2f}"

@@ -19,9 +19,9 @@ from drnet.pipelines.processes import ALONE, Processes
 from drnet.pipelines.progress import Progress
 from drnet.pipelines.run import Best, RunError, keep_checkpoints, latest_checkpoint, save_checkpoint
 from drnet.pipelines.writers import Writers, no_writers, open_writers
-from drnet.trainer import NotFinite, Trainer
+from drnet.trainer import NotFinite, Trainer, computing
 
-AGREE_EVERY = 8  # steps between two questions to all processes whether one was told to stop
+AGREE_EVERY = 4  # steps between two questions to all processes whether one was told to stop
 NAMES_SHOWN = 8  # of the clips of a batch that is to blame
 
 
@@ -197,7 +197,7 @@ class Loop:
             values = {**self.last, **clock.take(), **self.feed.counted()}
         if self.processes.first:
             due = step % (every.measure_every or every.checkpoint_every) == 0
-            held_out = self.watch.measure(self.trainer) if due or saves else {}
+            held_out = self._measured() if due or saves else {}
             if values or due:  # what stopping adds is no part of the metrics, which are those of a run never stopped
                 writers.scalars(step, {**values, **(held_out if due else {})})
             report = logs and step % (10 * every.log_every) == 0
@@ -212,8 +212,13 @@ class Loop:
             self.processes.wait()
         self.progress.advance(1, **{name.split("/")[-1]: value for name, value in self.last.items() if "loss" in name})
 
+    def _measured(self) -> Mapping[str, float]:
+        with computing(self.trainer.config.precision):
+            return self.watch.measure(self.trainer)
+
     def _picture(self, step: int, writers: Writers) -> None:
-        picture = self.watch.picture(self.trainer)
+        with computing(self.trainer.config.precision):
+            picture = self.watch.picture(self.trainer)
         if picture is not None:
             save_png(self.run / "samples" / f"{step:08d}.png", picture)
             writers.image(step, "samples", picture)

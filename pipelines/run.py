@@ -15,7 +15,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -45,10 +45,12 @@ from drnet.trainer import TrainConfig
 RUN_FORMAT = 1
 CONFIG, METRICS, LATEST, BEST = "config.json", "metrics.jsonl", "latest.json", "best.json"
 OWN = (CONFIG, METRICS, LATEST, BEST)
+OF_FRAMES = ("drnet", "autoencoder")  # kinds of models that encode and decode frames
 WEIGHTS, TRAINER, STATE = "model.safetensors", "trainer.safetensors", "state.json"
 _KIND = re.compile(r"[a-z]{1,32}")
 _METRIC = re.compile(r"[a-z0-9_/]{1,80}")
 _STEP = re.compile(r"[0-9]{1,18}")  # the name of a checkpoint's folder
+CHANGEABLE = "train.accumulate"  # where memory ends: the batches stay what they are
 GO_BACK = "delete this checkpoint to go on from the one before"
 
 
@@ -146,7 +148,9 @@ def settle_config(run: Path, config: Mapping[str, Any]) -> None:
     for name in sorted(names, key=lambda name: name != "preset"):  # the preset is why many others differ
         if before.get(name) != now.get(name):
             old, new = before.get(name), now.get(name)
-            raise RunError(f"{run}: was started with {name} {old!r}, not {new!r}; use that, or another --out")
+            if name != CHANGEABLE:
+                raise RunError(f"{run}: was started with {name} {old!r}, not {new!r}; use that, or another --out")
+            write_whole(run / CONFIG, pretty_json(config))
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -309,22 +313,30 @@ def _refuse_larger(kind: str, settings: Any, path: Path) -> None:
         )
 
 
-def load_run(run: Path, device: str = "cpu", which: str = "last") -> tuple[Any, Checkpoint, dict[str, Any]]:
+def load_run(
+    run: Path, device: str = "cpu", which: str = "last", kinds: Sequence[str] = OF_FRAMES
+) -> tuple[Any, Checkpoint, dict[str, Any]]:
     """Return a run's model in evaluation mode, the checkpoint it comes from, and the run's settings.
 
     Args:
         run: the run folder.
         device: where the model goes.
         which: the checkpoint: `last`, `best`, or its step.
+        kinds: of runs that are allowed (`drnet.kinds`).
 
     Returns:
         A `DrNet`, or the model of another kind of run (`drnet.kinds`); its weights are the averaged ones where they
         were averaged.
 
     Raises:
-        RunError: where there is no run, or no such checkpoint.
+        RunError: where there is no run, no such checkpoint, or a run of another kind.
     """
     config = read_config(run)
+    if config["kind"] not in kinds:
+        place = f", such as the run that it belongs to, {run.parent}" if config["kind"] == "predictor" else ""
+        raise RunError(
+            f"{run}: a run of kind {config['kind']} is not allowed here; name a run of kind {' or '.join(kinds)}{place}"
+        )
     checkpoint = choose_checkpoint(run, which)
     kind = KINDS[config["kind"]]
     try:

@@ -83,6 +83,14 @@ def test_a_changed_setting_is_refused_by_name(tmp_path: Path, run: Path, part: s
         settle_config(run, changed)
 
 
+def test_the_parts_of_a_batch_may_change_when_a_run_is_continued(tmp_path: Path, run: Path) -> None:
+    config = resolved(config_of(), tmp_path / "other")
+    settle_config(run, config)
+    saved(run, 1)
+    settle_config(run, config | {"train": config["train"] | {"accumulate": 4}})
+    assert read_config(run)["train"]["accumulate"] == 4
+
+
 def test_another_preset_is_named_before_all_that_follows_from_it(tmp_path: Path, run: Path) -> None:
     config = resolved(config_of(), tmp_path / "other")
     settle_config(run, config)

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from drnet.autoencoder import Autoencoder
 from drnet.datasets.contract import DataError
 from drnet.model import DrNet
 from drnet.pipelines.evaluation.classifier import Classifier, ClassifierConfig, Task, train_classifier
@@ -144,10 +145,10 @@ def inception(
     starts = _starts(collection, classifier, observe, stride)
     rows: dict[str, Any] = {TRUE: [j.row() for j in _true(collection, classifier, starts, observe, offsets)]}
     if model is None or predictor is None:
-        rows[OURS] = "no predictor is trained for this run"
+        rows[_name(model)] = "no predictor is trained for this run"
     else:
         found = _predicted(model, predictor, collection, classifier, starts, observe, offsets, progress)
-        rows[OURS] = [judged.row() for judged in found]
+        rows[_name(model)] = [judged.row() for judged in found]
     return {
         "classifier": classifier.to_json(),
         "window": WINDOW,
@@ -156,6 +157,10 @@ def inception(
         "offsets": list(offsets),
         "rows": rows | dict.fromkeys(OTHERS, NOT_IMPLEMENTED),
     }
+
+
+def _name(model: object) -> str:
+    return "autoencoder" if isinstance(model, Autoencoder) else OURS
 
 
 def _starts(collection: Collection, classifier: Classifier, observe: int, stride: int) -> list[_Start]:

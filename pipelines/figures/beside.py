@@ -9,8 +9,7 @@ import torch
 
 from drnet.datasets.contract import DataError
 from drnet.model import DrNet
-from drnet.pipelines.figures.scene import model_of
-from drnet.pipelines.run import Checkpoint, data_error_if_size_differs
+from drnet.pipelines.run import Checkpoint, data_error_if_size_differs, load_run
 
 NOT_YET = "not implemented yet"
 
@@ -54,7 +53,7 @@ def runs_beside(words: Iterable[str], shape: tuple[int, int, int], device: torch
         if not (mark and name.strip() and folder.strip()):
             raise DataError(f"--beside {word!r} is not understood; write NAME=RUN, for example AE-LSTM=runs/ae")
         run = Path(folder.strip())
-        model, checkpoint, config = model_of(run, device)
+        model, checkpoint, config = load_run(run, str(device))
         data_error_if_size_differs(config, shape)
         found.append(Beside(name.strip(), run, model, checkpoint))
     return found

@@ -118,10 +118,12 @@ def futures_of(
     if steps < 1:
         raise DataError(f"steps {steps} is not allowed; it must be at least 1")
     device = str(scene.device)
-    models = [("DrNet", scene.model, load_predictor(scene.run, device))]
+    models = [(scene.method, scene.model, load_predictor(scene.run, device))]
     models += [(one.name, one.model, load_predictor(one.run, device)) for one in beside]
     if len({name for name, *_ in models}) < len(models):
-        raise DataError("two rows of one name are not allowed; give each --beside a name of its own, and not DrNet")
+        raise DataError(
+            f"two rows of one name are not allowed; give each --beside a name of its own, and not {scene.method}"
+        )
     observed = models[0][2].config.observe if observe is None else observe
     if observed < 1:
         raise DataError(f"observe {observed} is not allowed; it must be at least 1")

@@ -68,7 +68,7 @@ def interpolate_figure(
     first, last = (
         np.stack([scene.frame(shot.clip, pair[end]) for shot, pair in zip(shots, ends, strict=True)]) for end in (0, 1)
     )
-    made = {"DrNet" if beside else "generated": _made(scene, scene.model, first, last, steps)}
+    made = {scene.method if beside else "generated": _made(scene, scene.model, first, last, steps)}
     made |= {one.name: _made(scene, one.model, first, last, steps) for one in beside}
     turns = [turn_of(scene, shot.clip, *pair, steps) for shot, pair in zip(shots, ends, strict=True)]
     numbers = scene.origin(seed=seed, rows=len(shots), columns=steps) | {

@@ -100,8 +100,9 @@ def neighbours_figure(
     Raises:
         DataError: for names that are not there, and where no training clips are at hand.
     """
-    if train_clips < 1:
-        raise DataError(f"train clips {train_clips} is not allowed; it must be at least 1")
+    for name, value in (("train clips", train_clips), ("columns", columns), ("steps", steps)):
+        if value < 1:
+            raise DataError(f"{name} {value} is not allowed; it must be at least 1")
     draw = np.random.default_rng([seed, 3])
     training, split, _ = clips_of(scene.shards, "train")
     least = columns if predictor is None else predictor.config.observe
@@ -119,7 +120,8 @@ def neighbours_figure(
         "searched": {"split": split, "clips": len(searched), "of": len(training), "frames": frames},
         "queries": [_told(scene, training, query, number, found) for number, query in enumerate(queries)],
     }
-    return Figure([_sheet(scene, training, queries, found, numbers["searched"], predictor is not None)], numbers)
+    sheet = _sheet(scene, training, queries, found, numbers["searched"], columns, predictor is not None)
+    return Figure([sheet], numbers)
 
 
 def _queries(scene: Scene, shots: Sequence[Shot], columns: int) -> list[Query]:
@@ -231,14 +233,13 @@ def _sheet(
     queries: Sequence[Query],
     found: dict[str, Nearest],
     searched: dict[str, Any],
+    columns: int,
     generated: bool,
 ) -> Sheet:
     what = "generated" if generated else "held-out" if scene.split == "test" else scene.split
     rows: list[Row] = []
-    numbers = range(len(queries))
-    per_clip = sum(query.clip == queries[0].clip for query in queries)
-    for first in numbers[:: per_clip or 1]:
-        of = queries[first : first + per_clip]
+    for first in range(0, len(queries), columns):  # a clip may be shown twice
+        of = queries[first : first + columns]
         head = ", ".join(scene.told(of[0].clip).split("\n"))
         rows.append(Row(f"{what} frame", [Cell(q.frame, f"frame {q.time}", not generated) for q in of], head))
         for by, one in found.items():

@@ -14,11 +14,12 @@ from drnet.datasets.contract import DataError, Label
 from drnet.model import DrNet
 from drnet.pipelines.figures.figure import versions
 from drnet.pipelines.pictures import Frames
-from drnet.pipelines.run import Checkpoint, RunError, data_error_if_size_differs, load_run
+from drnet.pipelines.run import Checkpoint, data_error_if_size_differs, load_run
 from drnet.pipelines.source import Collection, open_shards
 from drnet.pipelines.swaps import held_out_clips
 from drnet.pipelines.train import choose_device
 
+METHODS = {"drnet": "DrNet", "autoencoder": "autoencoder"}  # by kind of run
 TRIES = 20  # clips looked at for one that is shown, to find such that differ in content
 KEYS_COMPARED = 4000  # around a key that is not known, to name similar ones
 CLIP = re.compile(r"(?P<key>[^:]+)(:(?P<first>[0-9]{1,9})(-(?P<last>[0-9]{1,9}))?)?")
@@ -80,6 +81,11 @@ class Scene:
             "settings": settings,
         }
 
+    @property
+    def method(self) -> str:
+        """The name of the model in a figure that compares several."""
+        return METHODS[self.config["kind"]]
+
     def key(self, clip: int) -> str:
         """Return a clip's key."""
         return self.clips.sample(clip).key
@@ -123,21 +129,13 @@ def open_scene(run: Path, shards: str | Path, split: str = "test", device: str =
         ValueError: where run or shards are not right, or do not fit each other.
     """
     chosen = choose_device(device)
-    model, checkpoint, config = model_of(run, chosen)
+    model, checkpoint, config = load_run(run, str(chosen))
     clips, found, notes = clips_of(shards, split)
     data_error_if_size_differs(config, clips.frame_shape)
     trained, here = config["data"].get("build"), clips.manifest.build if clips.manifest else None
     if trained != here:
         notes.append(f"The run was trained on data set {str(trained)[:12]}, these clips are of {str(here)[:12]}.")
     return Scene(run, str(shards), model, checkpoint, config, clips, found, chosen, tuple(notes))
-
-
-def model_of(run: Path, device: torch.device) -> tuple[DrNet, Checkpoint, dict[str, Any]]:
-    """Return a run's model, checkpoint and settings; raises RunError for a run of what has no encoders and decoder."""
-    model, checkpoint, config = load_run(run, str(device))
-    if not hasattr(model, "decode"):
-        raise RunError(f"{run}: a run of another kind; name the run of the model that encodes and decodes frames")
-    return model, checkpoint, config
 
 
 def clips_of(shards: str | Path, split: str) -> tuple[Collection, str, list[str]]:

@@ -70,7 +70,7 @@ def swap_figure(
     drawn = known_truth(scene) if truth else None
     if truth and drawn is None:
         raise DataError("the truth of these swaps is not known: only data sets whose scenes are known can draw it")
-    models = [("DrNet", scene.model), *((one.name, one.model) for one in beside)]
+    models = [(scene.method, scene.model), *((one.name, one.model) for one in beside)]
     settings = {"seed": seed, "rows": len(content), "columns": len(pose), "truth": truth}
     numbers = scene.origin(**settings) | {
         "figure": "swap",

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 import drnet
 from drnet.datasets.contract import DataError
 from drnet.datasets.mnist import BouncingDigits
 from drnet.datasets.reading.digits import OPTDIGITS
+from drnet.pipelines.evaluation.frames import HIGHEST
 from drnet.pipelines.evaluation.scenes import DigitScenes
 from drnet.pipelines.ffmpeg import save_mp4
 from drnet.pipelines.files import pretty_json, write_whole
@@ -65,12 +67,12 @@ def predict(run: str | Path, frames: NDArray[np.uint8], steps: int = 10, device:
 
 @dataclass
 class Scores:
-    """Squared errors of every step, summed over the clips whose truth reaches it; pixels are in [0, 1].
+    """Errors of every step, summed over the clips whose truth reaches it; pixels are in [0, 1].
 
     Attributes:
         clips: (steps,) how many clips those are.
-        predicted, copied: (steps,) sums over clips of the mean squared error, of the prediction and of the last
-            observed frame.
+        predicted, copied: (steps, 2) sums over clips of a frame's mean squared error and of its PSNR in dB, of the
+            prediction and of the last observed frame.
     """
 
     steps: int
@@ -80,27 +82,29 @@ class Scores:
 
     def __post_init__(self) -> None:
         self.clips = np.zeros(self.steps, np.int64)
-        self.predicted, self.copied = np.zeros(self.steps), np.zeros(self.steps)
+        self.predicted, self.copied = np.zeros((2, self.steps, 2))
 
     def add(self, step: int, true: Frames | None, predicted: Frames, last: Frames) -> None:
         """Score a clip's frame at a step from 0; `true` is None beyond its truth."""
         if true is not None:
             self.clips[step] += 1
-            self.predicted[step] += _squared(true, predicted)
-            self.copied[step] += _squared(true, last)
+            self.predicted[step] += _errors(true, predicted)
+            self.copied[step] += _errors(true, last)
 
     def row(self, step: int) -> dict[str, Any]:
-        """Return a step's scores; a PSNR is of the mean squared error, and null where that is 0 or no clip is left."""
+        """Return a step's scores: means over clips, of the PSNR too, as `drnet evaluate` has it; null where none is left."""
         count = int(self.clips[step])
         found: dict[str, Any] = {"step": step + 1, "clips": count}
         for name, sums in (("predicted", self.predicted), ("copy_last_frame", self.copied)):
-            error = float(sums[step]) / count if count else None
-            found[name] = {"mse": error, "psnr": -10 * math.log10(error) if error else None}
+            means = (sums[step] / count).tolist() if count else (None, None)
+            found[name] = dict(zip(("mse", "psnr"), means, strict=True))
         return found
 
 
-def _squared(one: Frames, other: Frames) -> float:
-    return float(np.square((one.astype(np.float64) - other) / 255).mean())
+def _errors(one: Frames, other: Frames) -> tuple[float, float]:
+    """Return the mean squared error and the PSNR, at most `HIGHEST`, which equal frames have."""
+    error = float(np.square((one.astype(np.float64) - other) / 255).mean())
+    return error, min(-10 * math.log10(error), float(HIGHEST)) if error else float(HIGHEST)
 
 
 @dataclass(frozen=True)
@@ -198,6 +202,11 @@ class Prediction:
         """The scored clips' keys; the first `shown` are shown."""
         return [self.collection.sample(clip).key for clip in self.clips]
 
+    @property
+    def splits(self) -> list[str]:
+        """The splits that the scored clips are of."""
+        return sorted({self.collection.split_of(clip) for clip in self.clips})
+
     def moments(self, progress: Progress) -> Iterator[tuple[int, list[Frames | None], list[Frames]]]:
         """Yield each time with the truth and the prediction of the shown clips; both are the observed frame at first.
 
@@ -240,20 +249,31 @@ class Prediction:
         return {
             "drnet": {"step": self.weights.step, "sha256": self.weights.sha256},
             "predictor": {"step": own.step, "sha256": own.sha256},
-            "data": {"build": manifest.build if manifest else None, "order_key": self.collection.order_key},
+            "data": {
+                "build": manifest.build if manifest else None,
+                "order_key": self.collection.order_key,
+                "splits": self.splits,
+            },
             "observe": self.observe,
             "clips": self.keys,
             "clips_too_short": self.short,
-            "version": drnet.__version__,
+            "versions": {"drnet": drnet.__version__, "torch": str(torch.__version__), "numpy": np.__version__},
         }
 
 
 def held_out(shards: str | Path) -> Collection:
-    """Return the test split of a data set, or its training clips where it has none; a pattern is taken as it is named."""
+    """Return the test split of a data set, or its training clips where it has none; a pattern is taken as it is named.
+
+    Raises:
+        DataError: where shards are missing: held-out clips that should be there are never replaced by others.
+    """
     try:
         return open_shards(shards, ["test"])
     except DataError:
-        return open_shards(shards)
+        training = open_shards(shards)
+        if training.manifest is not None and training.manifest.clips("test"):
+            raise
+        return training
 
 
 def write_prediction(
@@ -300,6 +320,8 @@ def write_prediction(
     if prediction.short:
         count = len(prediction.collection)
         progress.note(f"{prediction.short} of {count} clips have no frame after {prediction.observe} observed ones")
+    if "train" in prediction.splits:
+        progress.note("no held-out clips are at hand: these are training clips")
     stream = prediction.moments(progress)
     if out.suffix == ".png":
         save_png(out, contact_sheet(stream, prediction.keys, prediction.observe, at or moments(steps)))

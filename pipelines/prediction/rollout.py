@@ -44,7 +44,7 @@ def load_predictor(run: Path, device: str = "cpu") -> PosePredictor:
     if not (folder / CONFIG).exists() or latest_checkpoint(folder) is None:
         raise RunError(f"{run}: has no predictor yet; train one with `drnet train-predictor {_word(run)} --shards S`")
     check_belongs(run, read_config(folder), weights)
-    return cast(PosePredictor, load_run(folder, device)[0])
+    return cast(PosePredictor, load_run(folder, device, kinds=("predictor",))[0])
 
 
 def check_belongs(run: Path, config: Mapping[str, Any], weights: Checkpoint) -> None:
