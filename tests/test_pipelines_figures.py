@@ -208,6 +208,16 @@ def test_a_training_frame_is_its_own_nearest_neighbour_and_a_limit_is_told(train
     assert any("5 of 48 training clips (40 frames) were searched" in note for note in only(few).notes)
 
 
+def test_neighbours_of_a_clip_that_is_named_twice_stand_under_their_own_clip(scene: Scene) -> None:
+    names = ["test-00000001:0-1", "test-00000003", "test-00000001:6-7"]
+    figure = neighbours_figure(scene, names, columns=2)
+    heads = [row.section for row in only(figure).rows if row.section]
+    assert [len(row.cells) for row in only(figure).rows] == [2] * 9
+    assert [head.rsplit(", ")[-1] for head in heads] == [name.partition(":")[0] for name in names]
+    with pytest.raises(DataError, match="columns 0 is not allowed; it must be at least 1"):
+        neighbours_figure(scene, columns=0)
+
+
 def test_runs_beside_must_be_named_and_fit(scene: Scene, turning_scene: Scene, tmp_path: Path) -> None:
     shape = scene.clips.frame_shape
     assert [one.name for one in runs_beside([f"a b = {scene.run}"], shape, scene.device)] == ["a b"]

@@ -17,6 +17,7 @@ from PIL import Image
 import drnet
 from drnet.datasets.contract import DataError
 from drnet.datasets.mnist import BouncingDigits
+from drnet.pipelines.evaluation.frames import HIGHEST
 from drnet.pipelines.pictures import save_gif
 from drnet.pipelines.prediction import features as features_module
 from drnet.pipelines.prediction.features import CACHE, EncodedLater, encode_windows, windows_of
@@ -279,55 +280,6 @@ def test_clips_are_scored_as_far_as_they_go() -> None:
     assert first["copy_last_frame"]["psnr"] == pytest.approx(HIGHEST / 2)  # equal, and black for white
     assert second["predicted"] == {"mse": 0, "psnr": pytest.approx(HIGHEST)}
     assert third["predicted"] == {"mse": None, "psnr": None}
-
-
-def test_the_psnr_of_a_prediction_is_that_of_the_evaluation() -> None:
-    draw = np.random.default_rng(0)
-    true, other = draw.integers(0, 256, (2, 3, 32, 32, 3)).astype(np.uint8)
-    scores = Scores(1)
-    for one, found in zip(true, other, strict=True):
-        scores.add(0, one, found, one)
-    row = scores.row(0)
-    assert row["predicted"]["psnr"] == pytest.approx(psnr(as_tensor(other), as_tensor(true)).mean(), abs=1e-5)
-    assert row["copy_last_frame"]["psnr"] == pytest.approx(psnr(as_tensor(true), as_tensor(true)).mean())
-
-
-def test_training_clips_stand_in_only_where_there_are_no_held_out_ones_and_are_told(
-    predicting: Path, digits: Path, tmp_path: Path
-) -> None:
-    build(plan_build(BouncingDigits("optdigits", clips=4, test_clips=0, frames=8, size=32), "raw", 4), tmp_path / "all")
-    told = Told()
-    write_prediction(
-        *(predicting, tmp_path / "all", tmp_path / "a.png"), steps=2, metrics=tmp_path / "m.json", progress=told
-    )
-    assert any("these are training clips" in note for note in told.notes)
-    assert json.loads((tmp_path / "m.json").read_text())["made_from"]["data"]["splits"] == ["train"]
-    shutil.copytree(digits, tmp_path / "cut")
-    next((tmp_path / "cut").glob("test-*.tar")).unlink()
-    with pytest.raises(DataError, match=r"missing test-.*; run the build command again"):
-        write_prediction(predicting, tmp_path / "cut", tmp_path / "b.png", steps=2)
-
-
-def test_a_predictor_is_no_run_of_frames_for_any_command(predicting: Path, digits: Path, tmp_path: Path) -> None:
-    own, out = predicting / FOLDER, tmp_path / "x"
-    wrong: list[Callable[[], object]] = [
-        lambda: load_run(own),
-        lambda: drnet.predict(own, np.zeros((3, 32, 32, 3), np.uint8)),
-        lambda: write_prediction(own, digits, out.with_suffix(".png")),
-        lambda: train_predictor(own, digits, 1, "cpu"),
-        lambda: export_features(own, digits, out.with_suffix(".h5"), "cpu"),
-        lambda: evaluate(own, digits, device="cpu"),
-        lambda: open_scene(own, digits, device="cpu"),
-        lambda: runs_beside([f"A={own}"], (32, 32, 3), torch.device("cpu")),
-    ]
-    for call in wrong:
-        with pytest.raises(RunError) as refused:
-            call()
-        assert str(refused.value) == (
-            f"{own}: a run of kind predictor is not allowed here; "
-            f"name a run of kind drnet or autoencoder, such as the run that it belongs to, {predicting}"
-        )
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_beyond_the_end_of_other_clips_nothing_is_scored(

@@ -49,10 +49,11 @@ ATOM = replace(
 
 
 @pytest.fixture(autouse=True, scope="module")
-def miniature() -> Iterator[None]:
-    """Make the generated toys fewer."""
+def miniature(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Make the generated toys fewer, and the cache empty before the first fixture."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "MINIATURE", MINIATURE)
+        patch.setenv("DRNET_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 
 

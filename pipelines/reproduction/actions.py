@@ -187,20 +187,24 @@ def _count(made: Made, name: str, report: dict[str, Any]) -> None:
 
 
 def _of_actions(scene: Scene, actions: Sequence[str], made: Made) -> list[str]:
-    """Return the names of a held-out clip of each action, begun so that the frames to predict are in its middle."""
+    """Return the names of held-out clips, one of each action, begun so that what is predicted is in their middle.
+
+    Where no clip shows an action one of another action is taken in its place, and that is noted.
+    """
     names, needed = scene.clips.label_types["action"].names, OBSERVE + STEPS
+    best: dict[str, int] = {}
+    for clip in range(len(scene.clips)):
+        action, length = names[scene.clips.labels(clip)["action"]], scene.clips.sample(clip).length
+        before = best.get(action)
+        if length >= needed and (before is None or scene.clips.sample(before).length < min(length, 3 * needed)):
+            best[action] = clip
+    if lacking := [action for action in actions if action not in best]:
+        made.notes.append(f"no held-out clip of {needed} frames shows {', '.join(lacking)}: other actions are shown")
+    order = [*(action for action in actions if action in best), *(action for action in best if action not in actions)]
     chosen = []
-    for action in actions:
-        best = max(
-            (clip for clip in range(len(scene.clips)) if names[scene.clips.labels(clip)["action"]] == action),
-            key=lambda clip: min(scene.clips.sample(clip).length, 3 * needed),
-            default=None,
-        )
-        if best is None:
-            made.notes.append(f"no held-out clip shows {action}")
-            continue
-        length = scene.clips.sample(best).length
-        chosen.append(f"{scene.key(best)}:{max(0, (length - needed) // 2)}")
+    for action in order[: len(actions)]:
+        length = scene.clips.sample(best[action]).length
+        chosen.append(f"{scene.key(best[action])}:{(length - needed) // 2}")
     return chosen
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from drnet.pipelines import page
 from drnet.pipelines.files import write_whole
 from drnet.pipelines.reproduction.experiments import EXPERIMENTS, Experiment
-from drnet.pipelines.reproduction.result import read_result
+from drnet.pipelines.reproduction.result import NO_NUMBER, read_result
 
 PAGE = "index.html"
 MOVIE = ".mp4"
@@ -49,8 +49,10 @@ def told_of(result: Mapping[str, Any] | None) -> str:
 
 def judged(result: Mapping[str, Any]) -> list[list[str]]:
     """Return a result's numbers that the paper has, too, as rows under `COLUMNS`."""
-    rows = [row for row in result["numbers"] if row["paper"] != "no number"]
-    return [[f"{result['id']}: {row['name']}", *cells(row), data_of(result)] for row in rows]
+    rows = [row for row in result["numbers"] if row["paper"] != NO_NUMBER]
+    data = result["data"]
+    short = data["name"] + (f" for {data['stands_for']}" if data["stands_for"] else "" if data["whole"] else ", a part")
+    return [[f"{result['id']}: {row['name']}", *cells(row), short] for row in rows]
 
 
 def cells(row: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ the end and in the page, and does not keep the others from being made.
 
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -151,11 +152,12 @@ def _ended(experiment: Experiment, shop: Workshop) -> Ended:
     except Exception as error:
         absent = isinstance(error, Absent)
         why = " ".join(str(error).split()) or type(error).__name__
-        if not isinstance(error, ValueError | OSError):
-            why = f"{type(error).__name__}: {why}"
-        state: State = "not run" if absent else "failed"
-        write_result(folder, _about(experiment, shop) | {"state": state, "error": why})
-        return Ended(experiment.id, state, (why,))
+        told: dict[str, Any] = {"state": "not run" if absent else "failed", "error": why}
+        if not isinstance(error, ValueError | OSError):  # no mistake of the user's: where it happened helps
+            why = told["error"] = f"{type(error).__name__}: {why}"
+            told["traceback"] = traceback.format_exception(error)
+        write_result(folder, _about(experiment, shop) | told)
+        return Ended(experiment.id, "not run" if absent else "failed", (why,))
     return made
 
 
@@ -176,7 +178,8 @@ def _make(experiment: Experiment, shop: Workshop) -> Ended:
     runs = [run for need in experiment.needs for run in _runs(need, shop)]
     facts = [facts_of(run, shop.out) for run in runs]
     about = _about(experiment, shop) | {"data": data, "runs": facts}
-    inputs = sha256_of(canonical_json({**about, "settings": _settings(shop.scale)}))
+    used = {"data": data["build"], "runs": facts, "settings": _settings(shop.scale), "versions": versions()}
+    inputs = sha256_of(canonical_json(used))
     if before is not None and _is_whole(folder, before, inputs):
         return Ended(experiment.id, "kept", tuple(map(line_of, before["numbers"])))
     folder.mkdir(parents=True, exist_ok=True)

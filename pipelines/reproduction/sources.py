@@ -22,7 +22,7 @@ COIL_VIEWS = 72
 MINIATURE: dict[str, Any] = {
     "train": (4, 6, 7, 8, 9),
     "test": (0, 1, 2, 3, 5),
-    "elevations": (1, 4),
+    "elevations": (2,),
     "lightings": (0, 3),
 }
 
@@ -98,7 +98,7 @@ def _folders(root: Path | None, name: str) -> Iterator[Path]:
 def _digits(root: Path | None, settings: Mapping[str, Any]) -> Chosen:
     notes = []
     for folder in _folders(root, "mnist"):
-        if not folder.is_dir():
+        if not folder.is_dir() or not any(folder.iterdir()):
             continue
         make = partial(BouncingDigits, str(folder), **settings)
         try:
