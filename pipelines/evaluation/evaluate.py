@@ -255,6 +255,9 @@ def rollout_sections(subject: Subject, sections: Sequence[str], position_steps: 
     missing = {} if subject.predictor else {"predicted": {"not_computed": subject.no_predictor}}
     known = "positions are known of bouncing digits only (mnist)"
     found = {"position": {"not_computed": known} if place is None else place.report(subject.seed) | missing}
+    if place is not None and (beyond := [step for step in position_steps if step > protocol.steps]):
+        left_out = f"not among the {protocol.steps} predicted steps: {', '.join(map(str, beyond))}"
+        found["position"]["notes"] = [*found["position"].get("notes", []), left_out]
     if "frames" in sections:
         found["frames"] = {"settings": frame_scores.settings(), "too_short": windows.left_out} | missing
         found["frames"] |= by_frame.report(protocol.means, subject.seed)
@@ -289,7 +292,8 @@ def disentanglement_section(subject: Subject) -> dict[str, Any]:
 
 def identity_section(subject: Subject) -> dict[str, Any]:
     """Ask a judge who learned on true frames whom swapped and predicted frames show."""
-    from drnet.pipelines.evaluation.judge import identity, train_judge
+    from drnet.pipelines.evaluation.judge import CLIPS, identity, train_judge
+    from drnet.pipelines.evaluation.judge import STEPS as JUDGED
 
     training, cache = open_shards(subject.shards, ["train"]), subject.run / CACHE / "judge"
     judge = train_judge(training, subject.collection, cache, str(subject.device), subject.seed, subject.progress)
@@ -299,6 +303,8 @@ def identity_section(subject: Subject) -> dict[str, Any]:
         subject.collection,
         judge,
         observe=subject.protocol.observe,
+        steps=[step for step in JUDGED if step <= subject.protocol.steps] or [subject.protocol.steps],
+        clips=min(CLIPS, len(subject.clips)),
         device=str(subject.device),
         seed=subject.seed,
         progress=subject.progress,
@@ -308,8 +314,12 @@ def identity_section(subject: Subject) -> dict[str, Any]:
 
 def inception_section(subject: Subject) -> dict[str, Any]:
     """Return the Inception Score of predicted windows by a classifier of actions (Fig. 9)."""
-    from drnet.pipelines.evaluation.inception import inception, train_action_classifier
+    from drnet.pipelines.evaluation.inception import OFFSETS, WINDOW, inception, train_action_classifier
 
+    steps = subject.protocol.steps
+    offsets = [offset for offset in OFFSETS if offset + WINDOW - 1 <= steps]
+    if not offsets:
+        raise DataError(f"an Inception Score takes {WINDOW} predicted frames, and there are {steps}")
     training, cache = open_shards(subject.shards, ["train"]), subject.run / CACHE / "inception"
     classifier = train_action_classifier(
         training, subject.collection, cache, str(subject.device), subject.seed, subject.progress
@@ -320,6 +330,7 @@ def inception_section(subject: Subject) -> dict[str, Any]:
         subject.collection,
         classifier,
         observe=subject.protocol.observe,
+        offsets=offsets,
         device=str(subject.device),
         progress=subject.progress,
     )
