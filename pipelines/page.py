@@ -6,7 +6,7 @@ from html import escape
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1b1b1b; }
 h1 { font-size: 1.7rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid #ddd; }
-img, video { max-width: 100%; height: auto; } figure { margin: 0; } figcaption { color: #555; font-size: .9rem; }
+img, video { max-width: 100%; height: auto; } figure { margin: 0 0 1.2rem; } figcaption { color: #555; font-size: .9rem; }
 table { border-collapse: collapse; font-size: .88rem; } td, th { padding: .25rem .7rem; border-bottom: 1px solid #e4e4e4; }
 td { text-align: right; font-variant-numeric: tabular-nums; } td:first-child, th:first-child { text-align: left; }
 pre { background: #f5f5f3; padding: .8rem; overflow-x: auto; font-size: .88rem; }

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 DEEPEST = 3  # levels below a folder in which its runs are looked for
 RECONSTRUCTION, BASELINE = "loss/reconstruction", "baseline/mean_frame"
+HELD_OUT = "held_out/reconstruction"
+BASELINES = {HELD_OUT: "held_out/mean_frame"}  # of other frames than those trained on
 HASHES = ("data.order_key", "data.build")  # settings that tell a reader only that something differs
 Sort = Literal["run", "date", "loss", "lowest", "share", "steps", "speed"]
 SMALLEST_FIRST = ("run", "loss", "lowest", "share")  # the others: largest first
@@ -198,8 +200,7 @@ def default_metric(runs: Sequence[Run]) -> str:
     common = (
         set.intersection(*(set(run.curves) for run in runs if run.curves)) if any(run.curves for run in runs) else set()
     )
-    held_out = sorted(name for name in common if name.endswith("/reconstruction") and name != RECONSTRUCTION)
-    return (held_out or [RECONSTRUCTION])[0]
+    return HELD_OUT if HELD_OUT in common else RECONSTRUCTION
 
 
 @dataclass(frozen=True)
@@ -238,7 +239,8 @@ def sum_up(run: Run, metric: str) -> Row:
     def last(name: str) -> float | None:
         return run.curves[name].last if name in run.curves else None
 
-    drawn, baseline = last(metric if metric.endswith("/reconstruction") else RECONSTRUCTION), last(BASELINE)
+    error = metric if metric.endswith("/reconstruction") else RECONSTRUCTION
+    drawn, baseline = last(error), last(BASELINES.get(error, BASELINE))
     lowest, lowest_step = run.curves[metric].lowest if metric in run.curves else (None, None)
     speed = run.curves.get("time/steps_per_second")
     return Row(

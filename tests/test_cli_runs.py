@@ -14,7 +14,7 @@ from drnet.cli import console
 from drnet.cli.runs import COLUMNS
 from drnet.pipelines.run import read_metrics
 
-LOSS = "loss/reconstruction"
+LOSS, HELD_OUT = "loss/reconstruction", "held_out/reconstruction"
 
 
 @pytest.fixture
@@ -44,10 +44,10 @@ def test_runs_are_listed_and_what_is_none_is_named(three: Path, command: Callabl
     last = read_metrics(Path("runs/first"))[-1]
     cells = row_of(found.out, "runs/first")
     assert cells[:5] == ["runs/first", "mnist", "mnist 32x32", "6/6", "yes"]
-    assert cells[5] == f"{last[LOSS]:.4g}"
-    assert cells[7] == f"{last[LOSS] / last['baseline/mean_frame']:.2f}"
+    assert cells[5] == f"{last[HELD_OUT]:.4g}"
+    assert cells[7] == f"{last[HELD_OUT] / last['held_out/mean_frame']:.2f}"
     assert row_of(found.out, "runs/sweep/[red]second")[3:-1] == ["0/120000", "no"] + ["-"] * 6
-    assert found.out.splitlines()[0] == f"2 runs, by {LOSS}"
+    assert found.out.splitlines()[0] == f"2 runs, by {HELD_OUT}"
     assert "1 folder left out:\n  runs/broken: runs/broken/config.json: not a run of format 1" in found.out
     assert list(three.iterdir()) == [three / "runs"]
 
@@ -58,7 +58,7 @@ def test_programs_get_json(three: Path, command: Callable[..., Any]) -> None:
     report = json.loads(found.out)
     assert report.keys() == {"metric", "runs", "left_out"}
     assert [row["run"] for row in report["runs"]] == ["runs/first", "runs/sweep/[red]second"]
-    assert report["runs"][0]["loss"] == read_metrics(Path("runs/first"))[-1][LOSS]
+    assert report["runs"][0]["loss"] == read_metrics(Path("runs/first"))[-1][HELD_OUT]
     assert report["runs"][1]["loss"] is None
     assert [one["folder"] for one in report["left_out"]] == ["runs/broken"]
 

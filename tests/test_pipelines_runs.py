@@ -19,6 +19,7 @@ from drnet.datasets.contract import DataError
 from drnet.pipelines.run import read_metrics, save_checkpoint, settle_config
 from drnet.pipelines.runs import (
     COLOURS,
+    HELD_OUT,
     Curve,
     Run,
     Sort,
@@ -63,7 +64,8 @@ def names(runs: Sequence[Run]) -> list[str]:
 
 def test_a_trained_run_is_summed_up_by_what_its_files_say(trained: Path) -> None:
     row = sum_up(read_run(trained), LOSS)
-    lines = read_metrics(trained)
+    every = read_metrics(trained)
+    lines = [line for line in every if LOSS in line]
     losses = [line[LOSS] for line in lines]
     assert (row.run, row.preset, row.data) == (str(trained), "mnist", "mnist 32x32")
     assert (row.steps, row.loss, row.lowest) == (6, losses[-1], min(losses))
@@ -71,6 +73,9 @@ def test_a_trained_run_is_summed_up_by_what_its_files_say(trained: Path) -> None
     assert row.share == pytest.approx(losses[-1] / lines[-1]["baseline/mean_frame"])
     assert (row.pose, row.content) == (lines[-1]["variance/pose"], lines[-1]["variance/content"])
     assert row.speed == pytest.approx(np.median([line["time/steps_per_second"] for line in lines]))
+    row = sum_up(read_run(trained), HELD_OUT)
+    assert row.loss == every[-1][HELD_OUT]
+    assert row.share == pytest.approx(every[-1][HELD_OUT] / every[-1]["held_out/mean_frame"])
 
 
 def test_a_run_is_finished_at_its_horizon_or_where_it_was_asked_to_stop(tmp_path: Path) -> None:
@@ -178,13 +183,13 @@ def test_metrics_that_never_end_are_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_the_default_metric_is_of_held_out_clips_where_every_run_has_it(tmp_path: Path) -> None:
-    both = {LOSS: 1.0, "validation/reconstruction": 2.0}
+    both = {LOSS: 1.0, "held_out/reconstruction": 2.0}
     old = read_run(make_run_of(tmp_path / "old", [{LOSS: 1.0}]))
     new = [read_run(make_run_of(tmp_path / name, [{LOSS: 1.0}, both])) for name in ("b", "c")]
     begun = read_run(make_run(tmp_path / "begun"))
-    assert default_metric(new) == default_metric([begun, *new]) == "validation/reconstruction"
+    assert default_metric(new) == default_metric([begun, *new]) == "held_out/reconstruction"
     assert default_metric([old, *new]) == default_metric([begun]) == LOSS
-    assert new[0].curves["validation/reconstruction"].steps.tolist() == [20]  # logged more rarely than the others
+    assert new[0].curves["held_out/reconstruction"].steps.tolist() == [20]  # logged more rarely than the others
 
 
 def test_runs_are_sorted_and_what_is_not_known_comes_last(tmp_path: Path) -> None:

@@ -337,7 +337,8 @@ def test_training_goes_on_without_tensorboard_to_the_same_bits(
     shutil.rmtree(hindered / "tensorboard")
     (hindered / "tensorboard").write_text("in the way")
     told = train_to(6, digits, hindered, tiny)
-    assert [line.split(":")[0] for line in told] == ["TensorBoard is off from here, and training goes on"]
+    lines = [line.split(":")[0] for line in told if "TensorBoard" in line]
+    assert lines == ["TensorBoard is off from here, and training goes on"]
     first, second = latest_checkpoint(whole), latest_checkpoint(hindered)
     assert (first.step, first.sha256, first.trainer_sha256) == (6, second.sha256, second.trainer_sha256)
     assert [line["step"] for line in read_metrics(hindered)] == [1, 2, 3, 4, 5, 6]

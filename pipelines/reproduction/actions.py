@@ -11,7 +11,6 @@ from drnet.pipelines.evaluation.classify import ClassifySettings, held_out
 from drnet.pipelines.evaluation.classify_files import classify_files, write_results
 from drnet.pipelines.evaluation.classify_pictures import point_rows
 from drnet.pipelines.evaluation.evaluate import evaluate, save_report
-from drnet.pipelines.evaluation.inception import COLUMNS, inception_rows
 from drnet.pipelines.export import load_features
 from drnet.pipelines.figures.beside import runs_beside
 from drnet.pipelines.figures.difference import difference_figure
@@ -20,7 +19,7 @@ from drnet.pipelines.figures.rollout import rollout_figure
 from drnet.pipelines.figures.scene import Scene, open_scene
 from drnet.pipelines.pictures import save_curves
 from drnet.pipelines.prediction.rollout import load_predictor
-from drnet.pipelines.reproduction.result import Made
+from drnet.pipelines.reproduction.result import NOT_YET, Made
 from drnet.pipelines.reproduction.tables import computed, frame_tables
 from drnet.pipelines.reproduction.workshop import Workshop
 
@@ -77,12 +76,12 @@ def fig8(shop: Workshop, made: Made) -> None:
         made.notes.append(f"1 to {persons[-1]} training persons are at hand, of the {shop.scale.persons[-1]} asked for")
     settings = ClassifySettings("action", "pose", persons=persons, draws=shop.scale.draws, hidden=shop.scale.hidden)
     results = classify_files(files, settings, device=shop.device, progress=shop.progress)
-    for path in write_results(made.folder / "classify.json", results, {"fully supervised (paper)": SUPERVISED}):
-        if path.suffix == ".png":
-            what = (
-                "Accuracy over the number of training persons" if "curve" in path.name else "Confusion of the network"
-            )
-            made.picture(path.name, f"{what}: {', '.join(results)}.")
+    written = write_results(made.folder / "classify.json", results, {"fully supervised (paper)": SUPERVISED})
+    for path in written:
+        if "curve" in path.name:
+            made.picture(path.name, f"Accuracy over the number of training persons: {', '.join(results)}.")
+    first = next(path for path in written if "confusion" in path.name)
+    made.picture(first.name, "DrNet: which actions are taken for which, with the most training persons.")
     rows = [[name, *row] for name, result in results.items() for row in point_rows(result)]
     columns = ["features", "training persons", "network [95%]", "logistic regression [95%]", "validation", "rows"]
     made.table("accuracy of the action on held-out persons", columns, rows)
@@ -112,14 +111,32 @@ def fig9(shop: Workshop, made: Made) -> None:
         made.folder / "scores.png", curves, "Inception Score (MCNet: not implemented yet)", "score", "offset, frames"
     )
     made.picture("scores.png", "The score of 10 frames against how far they lie from the last observed one.")
-    made.table(f"Inception Score of {found['window']} frames", COLUMNS, inception_rows(found))
-    told = found["classifier"]
-    made.notes += [
-        f"classifier: {name} {value}" for name, value in told.items() if isinstance(value, int | float | str)
-    ]
+    for name, what, digits in (("score", "Inception Score", 2), ("right", "windows whose action is told rightly", 2)):
+        made.table(
+            f"{what}, of {found['window']} frames",
+            ["offset", *map(str, found["offsets"])],
+            _scores(found, name, digits),
+        )
+    judge = found["classifier"]
+    made.notes.append(
+        f"the classifier tells the action of {100 * judge['accuracy']:.1f}% of {judge['held_out']['examples']} true held-out "
+        f"windows of {judge['held_out']['clips']} clips"
+    )
     for at, row in zip(found["offsets"], found["rows"]["DrNet"], strict=True):
         if at in (found["offsets"][0], found["offsets"][-1]):
             made.number(f"DrNet, offset {at}", row["score"], 2)
+
+
+def _scores(found: dict[str, Any], name: str, digits: int) -> list[list[str]]:
+    """Return a row of values over the offsets for each method, and a place for those that are not there."""
+    rows = []
+    for method, values in found["rows"].items():
+        if isinstance(values, str):
+            rows.append([method, NOT_YET, *[""] * (len(found["offsets"]) - 1)])
+        else:
+            cells = ["-" if value[name] is None else f"{value[name]:.{digits}f}" for value in values]
+            rows.append([method, *cells])
+    return rows
 
 
 def fig10(shop: Workshop, made: Made) -> None:

@@ -115,9 +115,10 @@ def reproduce(
         for number, experiment in enumerate(experiments, 1):
             progress.note(f"[{number}/{len(experiments)}] {experiment.id}: {experiment.title}")
             found.ended.append(_ended(experiment, shop))
+            write_report(out)
     except Halted:
         found.stopped = True
-    write_report(out)
+        write_report(out)
     return found
 
 

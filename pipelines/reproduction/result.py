@@ -51,7 +51,7 @@ class Claim:
 
     def told(self) -> str:
         """Return the rule in words."""
-        if self.rule == "none":
+        if self.rule == "none" or isinstance(self.paper, str):
             return ""
         return f"at least {self.paper - self.tolerance:g}" if self.rule == "least" else f"within {self.tolerance:g}"
 

@@ -118,7 +118,7 @@ SMALL = Scale(
     name="small",
     title="the paper's networks, for an hour of one GPU",
     judged=True,
-    data=_DATA | {"digits": {"clips": 20_000, "test_clips": 1000, "size": 64}},
+    data={**_DATA, "digits": {"clips": 20_000, "test_clips": 1000, "size": 64}},
     runs={
         "digits": RunPlan("mnist", 20_000, {"precision": "tf32"}, predictor=5000),
         "chairs": RunPlan("chairs", 4000, {"precision": "tf32"}),

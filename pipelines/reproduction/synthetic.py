@@ -21,6 +21,7 @@ from drnet.pipelines.reproduction.workshop import Workshop
 from drnet.pipelines.train import choose_device
 
 CONDITIONS = (("0.1", ""), ("0", "beta0"))  # beta, and the variant of the run
+SHOWN = "confusion-content-beta0.1.png"  # of the confusion matrices; the others lie beside it
 MATHIEU = "Mathieu et al. 2016"
 DIGIT_TIMES = (1, 3, 5, 6, 8, 11, 16, 31, 56, 106, 206, 356)
 
@@ -122,7 +123,8 @@ def _accuracy(files: list[Path], which: Which, shop: Workshop, device: str, made
     found = [classify(load_features(path), settings, device=device, progress=shop.progress) for path in files]
     title = f"category from {which}: {found[0].accuracy().text()}"
     save_confusion(made.folder / picture, found[0], title)
-    made.picture(picture, f"Confusion of the network, {picture.removesuffix('.png').replace('-', ' ')}.")
+    if picture == SHOWN:
+        made.picture(picture, "Which categories are taken for which, told from the content with beta 0.1.")
     if len(found) == 1:
         return found[0].accuracy()
     return Estimate.of([float(np.mean(result.accuracy().values)) for result in found])
