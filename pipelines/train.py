@@ -87,7 +87,7 @@ def resolve(
     if before is not None and "size" not in before["model"]:
         raise DataError(f"a run of kind {before['kind']!r} is not trained on frames; choose another --out")
     if before is not None and name in (None, before.get("preset")):
-        name, base_train = before.get("preset"), train_config(before)
+        name, base_train = str(before.get("preset")), train_config(before)
         base_model = KINDS[before["kind"]].config(**before["model"])
     else:
         name = name or "mnist"

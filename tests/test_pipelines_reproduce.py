@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from drnet.datasets.contract import DataError
+from drnet.pipelines.claim import locked
 from drnet.pipelines.loop import Logging
 from drnet.pipelines.reproduction import sources
 from drnet.pipelines.reproduction.experiments import EXPERIMENTS
@@ -251,6 +252,11 @@ def test_a_folder_holds_one_scale_and_no_other_files(made: tuple[Path, Reproduct
     (tmp_path / "letter.txt").write_text("mine")
     with pytest.raises(DataError, match=r"holds other files \(letter.txt\)"):
         run(tmp_path, "fig3")
+
+
+def test_two_calls_do_not_write_into_one_folder(made: tuple[Path, Reproduction]) -> None:
+    with locked(made[0]), pytest.raises(DataError, match="another process reproduces into it; wait for it"):
+        run(made[0], "fig3")
 
 
 @pytest.mark.parametrize(

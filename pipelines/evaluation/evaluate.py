@@ -254,6 +254,7 @@ def rollout_sections(subject: Subject, sections: Sequence[str], position_steps: 
         going.run(windows.chosen, meters, subject.progress)
     missing = {} if subject.predictor else {"predicted": {"not_computed": subject.no_predictor}}
     known = "positions are known of bouncing digits only (mnist)"
+    found: dict[str, dict[str, Any]]
     found = {"position": {"not_computed": known} if place is None else place.report(subject.seed) | missing}
     if place is not None and (beyond := [step for step in position_steps if step > protocol.steps]):
         left_out = f"not among the {protocol.steps} predicted steps: {', '.join(map(str, beyond))}"

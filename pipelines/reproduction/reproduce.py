@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import drnet
 from drnet.datasets.contract import DataError
-from drnet.pipelines.claim import refuse_file, refuse_strangers
+from drnet.pipelines.claim import locked, refuse_file, refuse_strangers
 from drnet.pipelines.files import canonical_json, pretty_json, read_json, sha256_of, write_whole
 from drnet.pipelines.progress import Progress, Silent
 from drnet.pipelines.reproduction.experiments import BY_ID, Experiment, Need, chosen
@@ -111,14 +111,15 @@ def reproduce(
     settle(out, wanted)
     shop = Workshop(out, wanted, root, device, workers, progress, stoppable)
     found = Reproduction(out / PAGE)
-    try:
-        for number, experiment in enumerate(experiments, 1):
-            progress.note(f"[{number}/{len(experiments)}] {experiment.id}: {experiment.title}")
-            found.ended.append(_ended(experiment, shop))
+    with locked(out, DataError, "reproduces"):
+        try:
+            for number, experiment in enumerate(experiments, 1):
+                progress.note(f"[{number}/{len(experiments)}] {experiment.id}: {experiment.title}")
+                found.ended.append(_ended(experiment, shop))
+                write_report(out)
+        except Halted:
+            found.stopped = True
             write_report(out)
-    except Halted:
-        found.stopped = True
-        write_report(out)
     return found
 
 
