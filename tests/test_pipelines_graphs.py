@@ -37,6 +37,8 @@ def networks() -> dict[str, tuple[DrNetConfig, str]]:
     """Return each network that a preset has, narrow, once: named after itself and all presets that have it."""
     found: dict[str, tuple[list[str], DrNetConfig, str]] = {}
     for name, preset in PRESETS.items():
+        if not isinstance(preset.model, DrNetConfig):
+            continue  # only a DrNet is shared
         config = dataclasses.replace(preset.model, size=preset.sizes[0], **NARROW)
         with torch.device("meta"):
             model = DrNet(config)
