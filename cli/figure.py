@@ -35,7 +35,12 @@ BesideRuns = Annotated[
     list[str] | None, typer.Option("--beside", metavar="NAME=RUN", help="A further run to show; repeat it for more.")
 ]
 Missing = Annotated[
-    list[str] | None, typer.Option("--missing", metavar="NAME", help="A method not implemented yet: an empty place.")
+    list[str] | None,
+    typer.Option(
+        "--missing",
+        metavar="NAME",
+        help="A method not implemented yet: an empty place; difference has MCNet's by default.",
+    ),
 ]
 Observe = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Observed frames.  [default: as the predictor was trained]")

@@ -9,13 +9,28 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_gather  # the one through which gradients flow
 from torch.nn.parallel import DistributedDataParallel
 
 
 def processes() -> int:
     """Return how many processes train together: 1 outside a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+class Gathered(torch.autograd.Function):
+    """The rows of all processes; backwards, each row's gradients from all of them, summed, go to where it comes from."""
+
+    @staticmethod
+    def forward(context: Any, rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(processes())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        summed = gradient.contiguous().clone()
+        dist.all_reduce(summed)
+        return summed.chunk(processes())[dist.get_rank()]
 
 
 def gathered(rows: Tensor) -> Tensor:
@@ -26,11 +41,7 @@ def gathered(rows: Tensor) -> Tensor:
     """
     if processes() == 1:
         return rows
-    if rows.requires_grad and torch.is_grad_enabled():
-        return torch.cat(all_gather(rows.contiguous()))
-    parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(processes())]
-    dist.all_gather(parts, rows.detach().contiguous())
-    return torch.cat(parts)
+    return Gathered.apply(rows)
 
 
 def averaged(values: Mapping[str, float], device: torch.device) -> dict[str, float]:

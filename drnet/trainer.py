@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol, cast, get_args, get_type_hints
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from drnet.model import Metrics
 from drnet.parallel import averaged, earliest, processes, shared
@@ -317,8 +317,20 @@ class Trainer:
 
 
 def averaging(model: nn.Module, decay: float) -> AveragedModel:
-    """Return a copy of a model that follows its weights and BatchNorm statistics as an exponential moving average."""
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    """Return a copy of a model that follows its weights and BatchNorm statistics as an exponential moving average.
+
+    After n averages the decay is (1 + n) / (10 + n) until it reaches `decay`: a short run would else stay at its beginning.
+    """
+
+    def follow(averages: Iterable[Tensor], values: Iterable[Tensor], count: Tensor | int) -> None:
+        share = 1 - torch.clamp((1 + torch.as_tensor(count)) / (10 + torch.as_tensor(count)), max=decay)
+        for average, value in zip(averages, values, strict=True):
+            if average.is_floating_point():
+                average.lerp_(value.to(average.dtype), share.to(average))
+            else:
+                average.copy_(value)
+
+    return AveragedModel(model, multi_avg_fn=torch.no_grad()(follow), use_buffers=True)
 
 
 def compile_parts(model: nn.Module, compiling: Compiling) -> None:

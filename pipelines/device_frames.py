@@ -125,9 +125,7 @@ def choose_frames(
     if wanted not in ("auto", "device", "stream"):
         raise ValueError(f"cache {wanted!r} is not allowed; supported are auto, device and stream")
     if wanted == "stream" or (wanted == "auto" and device.type != "cuda"):
-        why = (
-            "as asked for" if wanted == "stream" else "on the CPU they are kept in memory only where that is asked for"
-        )
+        why = "as asked for" if wanted == "stream" else "on the CPU only `--cache device` keeps them in memory"
         progress.note(f"frames are streamed from the shards: {why}")
         return FrameStream(planned)
     counts = frame_counts(planned.collection)

@@ -59,6 +59,10 @@ def load_features(path: Path) -> Features:
     Raises:
         DataError: where it is not one, of another format version, or holds what no features file does.
     """
+    if path.is_dir():
+        raise DataError(
+            f"{path}: a folder, not a features file; `drnet export-features RUN --shards S --out F.h5` writes one"
+        )
     try:
         limit = regular_size(path)
         file = h5py.File(path, "r")

@@ -121,7 +121,9 @@ class PlannedFrames(IterableDataset[dict[str, Any]]):
             raise ValueError(f"rank {rank} is not allowed; it must be from 0 to {world_size - 1}")
         if plan.batch_size % world_size:
             size = plan.batch_size
-            raise ValueError(f"batch size {size} is not allowed with {world_size} processes; it must be a multiple")
+            raise ValueError(
+                f"batch size {size} is not allowed with {world_size} processes; it must be a multiple of {world_size}"
+            )
         if plan.batch_size == world_size:
             raise ValueError(
                 f"batch size {world_size} is not allowed with as many processes; each needs 2 clips or more"

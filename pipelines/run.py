@@ -50,6 +50,7 @@ WEIGHTS, TRAINER, STATE = "model.safetensors", "trainer.safetensors", "state.jso
 _KIND = re.compile(r"[a-z]{1,32}")
 _METRIC = re.compile(r"[a-z0-9_/]{1,80}")
 _STEP = re.compile(r"[0-9]{1,18}")  # the name of a checkpoint's folder
+HASHES = ("data.build", "data.order_key")
 CHANGEABLE = "train.accumulate"  # where memory ends: the batches stay what they are
 GO_BACK = "delete this checkpoint to go on from the one before"
 
@@ -147,7 +148,7 @@ def settle_config(run: Path, config: Mapping[str, Any]) -> None:
     names = sorted(before.keys() | now.keys())
     for name in sorted(names, key=lambda name: name != "preset"):  # the preset is why many others differ
         if before.get(name) != now.get(name):
-            old, new = before.get(name), now.get(name)
+            old, new = (str(value)[:12] if name in HASHES else value for value in (before.get(name), now.get(name)))
             if name != CHANGEABLE:
                 raise RunError(f"{run}: was started with {name} {old!r}, not {new!r}; use that, or another --out")
             write_whole(run / CONFIG, pretty_json(config))

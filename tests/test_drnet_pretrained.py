@@ -165,7 +165,7 @@ def test_vectors_that_do_not_fit_are_refused_in_one_line(
         small.decode(torch.zeros(content), torch.zeros(pose))
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", [name for name, row in PRESETS.items() if isinstance(row.model, DrNetConfig)])
 def test_weights_make_the_model_of_every_preset_again(name: str) -> None:
     config = dataclasses.replace(PRESETS[name].model, width=2, size=PRESETS[name].sizes[0])
     model = DrNet(config)

@@ -273,13 +273,23 @@ def test_a_gradient_is_clipped_to_its_norm_and_the_norm_is_told() -> None:
     assert "gradient/weight" not in free.take_metrics()
 
 
+def test_the_average_of_a_short_run_is_not_its_beginning() -> None:
+    trainer = Trainer(Linear(), TrainConfig(batch_size=12, lr=0.1, ema=0.9999), CPU)
+    start = trainer.model.layer.weight.detach().clone()
+    for step in range(40):
+        trainer.train_step(*rows_of(step))
+    moved = (trainer.model.layer.weight.detach() - start).norm()
+    assert (trainer.evaluated.layer.weight.detach() - start).norm() > 0.5 * moved
+
+
 def test_the_average_follows_the_weights_and_is_what_evaluation_uses() -> None:
-    trainer = Trainer(Linear(), TrainConfig(batch_size=12, lr=0.1, ema=0.75), CPU)
+    trainer = Trainer(Linear(), TrainConfig(batch_size=12, lr=0.1, ema=0.4), CPU)
     expected: Tensor | None = None
     for step in range(6):
         trainer.train_step(*rows_of(step))
         now = trainer.model.layer.weight.detach().clone()
-        expected = now if expected is None else 0.75 * expected + 0.25 * now
+        decay = min(0.4, (1 + step) / (10 + step))  # grows from .18 to .4
+        expected = now if expected is None else decay * expected + (1 - decay) * now
     torch.testing.assert_close(trainer.evaluated.layer.weight.detach(), expected)
     assert trainer.evaluated is not trainer.model
     assert Trainer(Linear(), TrainConfig(), CPU).evaluated.layer is not None

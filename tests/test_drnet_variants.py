@@ -90,7 +90,13 @@ def test_a_tuned_preset_and_an_unknown_variant_are_refused_in_one_line() -> None
         variant_settings("mnist-small", "authors")
     with pytest.raises(ValueError, match=r"^variant 'nature' is not known; there are paper and authors$"):
         variant_settings("mnist", "nature")
-    assert set(PRESETS) - set(PAPER) == {"mnist-small", "chairs-small"}
+    assert set(PRESETS) - set(PAPER) == {
+        "mnist-small",
+        "chairs-small",
+        "kth-small",
+        "kth-autoencoder",
+        "kth-small-autoencoder",
+    }
 
 
 @pytest.mark.parametrize("variant", ["paper", "authors"])

@@ -70,7 +70,7 @@ def started_each(commands: list[list[str]]) -> list[subprocess.Popen[str]]:
 
 def ended(processes: list[subprocess.Popen[str]], code: int = 0) -> list[tuple[str, str]]:
     """Wait for processes, and return what each wrote."""
-    texts = [process.communicate(timeout=120) for process in processes]
+    texts = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [code] * len(processes), texts
     return texts
 

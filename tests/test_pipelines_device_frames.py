@@ -132,7 +132,7 @@ def test_batches_come_in_turn_from_the_first_step_on_and_end_with_the_loop(folde
         (
             "cpu",
             "auto",
-            "frames are streamed from the shards: on the CPU they are kept in memory only where that is asked for",
+            "frames are streamed from the shards: on the CPU only `--cache device` keeps them in memory",
         ),
         ("cuda", "stream", "frames are streamed from the shards: as asked for"),
     ],
