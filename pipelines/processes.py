@@ -4,6 +4,8 @@ torchrun --nproc-per-node 8 -m drnet train ...        one machine
 srun python -m drnet train ...                        a cluster
 """
 
+import atexit
+import functools
 import hashlib
 import os
 import re
@@ -111,7 +113,7 @@ def first_host(hosts: str) -> str:
 
 @contextmanager
 def together(device: str) -> Iterator[Processes]:
-    """Join the other processes that were started with this one, where there are any.
+    """Join the other processes that were started with this one, where there are any; they stay joined until they end.
 
     Args:
         device: as for training; GPUs exchange gradients by NCCL, CPUs by gloo.
@@ -129,18 +131,27 @@ def together(device: str) -> Iterator[Processes]:
     if on_gpu:
         torch.cuda.set_device(local % torch.cuda.device_count())
     try:
-        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
-    except dist.DistError as error:
-        where = f"{found['MASTER_ADDR']}:{found['MASTER_PORT']}"
-        raise DataError(f"the {count} processes do not meet at {where}: {str(error).splitlines()[0]}") from None
-    try:
-        yield Processes(rank, count, local, dist.new_group(backend="gloo", timeout=PATIENCE))
+        yield Processes(rank, count, local, _joined("nccl" if on_gpu else "gloo"))
     except RuntimeError as error:
         if not _left_alone(error):
             raise
         raise DataError(f"process {rank} ends, since another one did, whose message says why") from error
-    finally:
-        dist.destroy_process_group()
+
+
+@functools.cache
+def _joined(backend: str) -> Any:
+    """Make the process group, once: a second one at the same port may meet what the first left there, and wait for ever.
+
+    Returns:
+        The group in which the processes agree on the CPU.
+    """
+    try:
+        dist.init_process_group(backend, timeout=PATIENCE)
+    except dist.DistError as error:
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise DataError(f"the processes do not meet at {where}: {str(error).splitlines()[0]}") from None
+    atexit.register(dist.destroy_process_group)
+    return dist.new_group(backend="gloo", timeout=PATIENCE)
 
 
 def _left_alone(error: RuntimeError) -> bool:
