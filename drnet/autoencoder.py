@@ -8,7 +8,7 @@ Axes: B batch, F frames of a clip, C channels, H height, W width. Frames are flo
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from drnet.config import DrNetConfig, Network
 from drnet.model import Metrics, initialise_stages, make_decoder, make_encoder
 from drnet.networks import check_size, initialise_dcgan
+from drnet.settings import check_choices, check_least
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,8 @@ class AutoencoderConfig:
 
     def __post_init__(self) -> None:
         check_size(self.size)
-        for name in ("pose_dim", "width", "channels"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)} is not allowed; it must be at least 1")
-        for name, kind in get_type_hints(AutoencoderConfig).items():
-            value, allowed = getattr(self, name), get_args(kind)
-            if allowed and value not in allowed:
-                raise ValueError(f"{name} {value!r} is not allowed; supported are {', '.join(allowed)}")
+        check_least(self, dict.fromkeys(("pose_dim", "width", "channels"), 1))
+        check_choices(self)
 
     @property
     def content_dim(self) -> int:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from drnet.settings import check_least
 from drnet.trainer import TrainConfig, Trainer, Update
 
 ROWS_AT_ONCE = 8192  # rows told in one go
@@ -55,9 +56,7 @@ class ClassifierConfig:
     patience: int = 20
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "layers", "most_steps", "check_every", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)} is not allowed; it must be at least 1")
+        check_least(self, dict.fromkeys(("hidden", "layers", "most_steps", "check_every", "patience"), 1))
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout {self.dropout} is not allowed; it must lie in [0, 1)")
 

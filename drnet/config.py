@@ -3,9 +3,10 @@
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal
 
 from drnet.networks import check_size
+from drnet.settings import check_choices, check_least
 
 Network = Literal["dcgan", "resnet18", "vgg16"]
 
@@ -77,16 +78,11 @@ class DrNetConfig:
 
     def __post_init__(self) -> None:
         check_size(self.size)
-        for name in ("content_dim", "pose_dim", "width", "channels"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)} is not allowed; it must be at least 1")
+        check_least(self, dict.fromkeys(("content_dim", "pose_dim", "width", "channels"), 1))
         for name in ("alpha", "beta", "alpha_start", "alpha_warmup", "beta_warmup"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} {getattr(self, name)} is not allowed; it must be 0 or more")
-        for name, kind in get_type_hints(DrNetConfig).items():
-            value, allowed = getattr(self, name), get_args(kind)
-            if allowed and value not in allowed:
-                raise ValueError(f"{name} {value!r} is not allowed; supported are {', '.join(allowed)}")
+        check_choices(self)
         if self.alpha_warmup and self.alpha > 0 and not self.alpha_start > 0:
             raise ValueError(f"alpha_start {self.alpha_start} is not allowed with alpha_warmup; it must be above 0")
         self._check_networks()

@@ -6,13 +6,14 @@ Axes: B batch, T time, P pose_dim, C content_dim. All tensors are float32.
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from drnet.model import Metrics
+from drnet.settings import check_choices, check_least
 
 State = tuple[Tensor, Tensor]  # of the LSTM: hidden and cell, each (layers, B, hidden)
 
@@ -48,23 +49,11 @@ class PredictorConfig:
     sampling_steps: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("pose_dim", 1),
-            ("content_dim", 0),
-            ("hidden", 1),
-            ("layers", 1),
-            ("observe", 1),
-            ("predict", 1),
-            ("sampling_steps", 0),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} {getattr(self, name)} is not allowed; it must be at least {least}")
+        least = {"pose_dim": 1, "content_dim": 0, "hidden": 1, "layers": 1, "observe": 1, "predict": 1}
+        check_least(self, least | {"sampling_steps": 0})
         if not 0 <= self.sampling <= 1:
             raise ValueError(f"sampling {self.sampling} is not allowed; it is a share from 0 to 1")
-        for name, kind in get_type_hints(PredictorConfig).items():
-            value, allowed = getattr(self, name), get_args(kind)
-            if allowed and value not in allowed:
-                raise ValueError(f"{name} {value!r} is not allowed; supported are {', '.join(allowed)}")
+        check_choices(self)
 
     @property
     def window(self) -> int:

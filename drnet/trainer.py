@@ -19,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from drnet.model import Metrics
 from drnet.parallel import averaged, earliest, processes, shared
+from drnet.settings import check_least
 
 Precision = Literal["fp32", "tf32", "bf16"]
 Compiling = Literal["off", "on", "graphs"]
@@ -68,9 +69,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         least = {"batch_size": 2, "horizon": 1, "warmup": 0, "max_offset": 0, "seed": 0, "accumulate": 1}
-        for name, smallest in least.items():
-            if getattr(self, name) < smallest:
-                raise ValueError(f"{name} {getattr(self, name)} is not allowed; it must be at least {smallest}")
+        check_least(self, least)
         if not 0 < self.lr < math.inf:
             raise ValueError(f"lr {self.lr} is not allowed; it must be above 0")
         if not 0 <= self.clip_norm < math.inf:

@@ -8,8 +8,9 @@ import pytest
 
 from drnet.pipelines.reproduction import reproduce as module
 from drnet.pipelines.reproduction.reproduce import Ended, Reproduction, settle
-from drnet.pipelines.reproduction.result import versions, write_result
+from drnet.pipelines.reproduction.result import write_result
 from drnet.pipelines.reproduction.scales import SCALES
+from drnet.pipelines.versions import versions
 
 
 @pytest.fixture
@@ -17,7 +18,13 @@ def out(tmp_path: Path) -> Path:
     """A folder of results with one that failed."""
     folder = tmp_path / "results"
     settle(folder, SCALES["tiny"])
-    about = {"id": "fig5", "title": "chairs", "where": "Fig. 5", "scale": "tiny", "versions": versions()}
+    about = {
+        "id": "fig5",
+        "title": "chairs",
+        "where": "Fig. 5",
+        "scale": "tiny",
+        "versions": versions("torch", "numpy", "python"),
+    }
     write_result(folder / "fig5", {**about, "state": "failed", "error": "the disk is full"})
     return folder
 

@@ -1,19 +1,16 @@
 """What classifying features found: accuracies with their interval, confusion matrices, and what they were made from."""
 
 import math
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import sklearn
-import torch
 from numpy.typing import NDArray
 from scipy.special import stdtrit  # type: ignore[import-untyped]
 
-from drnet import __version__
 from drnet.pipelines.export import Features
+from drnet.pipelines.versions import versions
 
 CLASSIFIERS = ("network", "logistic")
 CONFIDENCE = 0.95
@@ -194,14 +191,8 @@ class Result:
             "test_classes": list(self.test_classes),
             "notes": self.notes(),
             "origin": {split: dict(facts) for split, facts in self.origin.items()},
-            "versions": versions(),
+            "versions": versions("python", "torch", "numpy", "scikit-learn"),
         }
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what computed the figures."""
-    found = {"drnet": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
-    return found | {"numpy": np.__version__, "scikit-learn": sklearn.__version__}
 
 
 def origin_of(features: Features) -> dict[str, Any]:

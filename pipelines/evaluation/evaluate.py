@@ -5,13 +5,11 @@ A section that cannot be computed is there too, and says why in one line under `
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from drnet import __version__
 from drnet.datasets.contract import SPLITS, DataError
 from drnet.pipelines.evaluation import frames as frame_scores
 from drnet.pipelines.evaluation.curves import save_metric_curves
@@ -29,6 +27,7 @@ from drnet.pipelines.run import Checkpoint, RunError, data_error_if_size_differs
 from drnet.pipelines.source import Collection, open_shards
 from drnet.pipelines.train import choose_device
 from drnet.pipelines.truth import truth_of
+from drnet.pipelines.versions import versions
 from drnet.predictor import PosePredictor
 
 METRICS_FORMAT = 1
@@ -228,7 +227,7 @@ def _origin(subject: Subject) -> dict[str, Any]:
         },
         "seed": subject.seed,
         "device": str(subject.device),
-        "versions": {"drnet": __version__} | {name: version(name) for name in ("torch", "torchmetrics", "numpy")},
+        "versions": versions("torch", "torchmetrics", "numpy"),
     }
 
 

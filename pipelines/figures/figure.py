@@ -1,15 +1,12 @@
 """A finished figure: a sheet, perhaps a movie of sheets, and the numbers it shows; and writing it to a file."""
 
-import platform
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-import drnet
 from drnet.datasets.contract import DataError
 from drnet.pipelines.ffmpeg import save_mp4
 from drnet.pipelines.figures.page import to_picture, to_svg
@@ -78,8 +75,3 @@ def of_one_size(pictures: Iterable[Frames]) -> Iterator[Frames]:
         cut = picture[:height, :width]
         missing = ((0, height - cut.shape[0]), (0, width - cut.shape[1]), (0, 0))
         yield np.pad(cut, missing, constant_values=PAPER)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a figure's numbers may depend on."""
-    return {"drnet": drnet.__version__, "torch": str(torch.__version__), "python": platform.python_version()}

@@ -12,12 +12,12 @@ import torch
 
 from drnet.datasets.contract import DataError, Label
 from drnet.model import DrNet
-from drnet.pipelines.figures.figure import versions
 from drnet.pipelines.pictures import Frames
 from drnet.pipelines.run import Checkpoint, data_error_if_size_differs, load_run
 from drnet.pipelines.source import Collection, open_shards
 from drnet.pipelines.swaps import held_out_clips
 from drnet.pipelines.train import choose_device
+from drnet.pipelines.versions import versions
 
 METHODS = {"drnet": "DrNet", "autoencoder": "autoencoder"}  # by kind of run
 TRIES = 20  # clips looked at for one that is shown, to find such that differ in content
@@ -77,7 +77,7 @@ class Scene:
             "build": manifest.build if manifest else None,
             "split": self.split,
             "notes": list(self.notes),
-            "versions": versions(),
+            "versions": versions("torch", "python"),
             "settings": settings,
         }
 

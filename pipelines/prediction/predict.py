@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-import drnet
 from drnet.datasets.contract import DataError
 from drnet.datasets.mnist import BouncingDigits
 from drnet.datasets.reading.digits import OPTDIGITS
@@ -29,6 +27,7 @@ from drnet.pipelines.progress import Progress, Silent
 from drnet.pipelines.run import RunError, data_error_if_size_differs, latest_checkpoint, load_run
 from drnet.pipelines.source import Collection, open_shards
 from drnet.pipelines.train import choose_device
+from drnet.pipelines.versions import versions
 
 AT_ONCE = 16  # clips that are predicted together: the frames of no more are held
 PREDICTION_FORMAT = 1
@@ -257,7 +256,7 @@ class Prediction:
             "observe": self.observe,
             "clips": self.keys,
             "clips_too_short": self.short,
-            "versions": {"drnet": drnet.__version__, "torch": str(torch.__version__), "numpy": np.__version__},
+            "versions": versions("torch", "numpy"),
         }
 
 

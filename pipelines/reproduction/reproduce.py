@@ -27,12 +27,14 @@ from drnet.pipelines.files import canonical_json, pretty_json, read_json, sha256
 from drnet.pipelines.progress import Progress, Silent
 from drnet.pipelines.reproduction.experiments import BY_ID, Experiment, Need, chosen
 from drnet.pipelines.reproduction.report import PAGE, write_report
-from drnet.pipelines.reproduction.result import Made, line_of, read_result, versions, why_unjudged, write_result
+from drnet.pipelines.reproduction.result import Made, line_of, read_result, why_unjudged, write_result
 from drnet.pipelines.reproduction.scales import Scale, scale_of
 from drnet.pipelines.reproduction.sources import Absent
 from drnet.pipelines.reproduction.workshop import SECONDS, Halted, Stoppable, Workshop, facts_of
 from drnet.pipelines.train import choose_device
+from drnet.pipelines.versions import versions
 
+MATTER = ("torch", "numpy", "python")  # whose versions numbers may depend on
 NOTE = "reproduction.json"
 OWN = {"data", "runs", "features", NOTE, SECONDS, PAGE, *BY_ID}
 State = Literal["done", "kept", "failed", "not run"]
@@ -170,7 +172,7 @@ def _about(experiment: Experiment, shop: Workshop) -> dict[str, Any]:
         "title": experiment.title,
         "where": experiment.where,
         "scale": shop.scale.name,
-        "versions": versions(),
+        "versions": versions(*MATTER),
     }
 
 
@@ -180,7 +182,12 @@ def _make(experiment: Experiment, shop: Workshop) -> Ended:
     runs = [run for need in experiment.needs for run in _runs(need, shop)]
     facts = [facts_of(run, shop.out) for run in runs]
     about = _about(experiment, shop) | {"data": data, "runs": facts}
-    used = {"data": data["build"], "runs": facts, "settings": _settings(shop.scale), "versions": versions()}
+    used = {
+        "data": data["build"],
+        "runs": facts,
+        "settings": _settings(shop.scale),
+        "versions": versions(*MATTER),
+    }
     inputs = sha256_of(canonical_json(used))
     if before is not None and _is_whole(folder, before, inputs):
         return Ended(experiment.id, "kept", tuple(map(line_of, before["numbers"])))

@@ -1,16 +1,11 @@
 """What an experiment found: pictures, tables, and numbers beside the paper's, as JSON in its folder."""
 
 import math
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import torch
-
-import drnet
 from drnet.datasets.contract import DataError
 from drnet.pipelines.figures.figure import Figure, write_figure
 from drnet.pipelines.files import pretty_json, read_json, write_whole
@@ -140,12 +135,6 @@ def why_unjudged(scale: Scale, data: Mapping[str, Any]) -> str:
     if data["stands_for"]:
         return f": {data['name']} stands for {data['stands_for']}"
     return "" if data["whole"] else f": only {data['what']}"
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that numbers may depend on."""
-    found = {"drnet": drnet.__version__, "torch": str(torch.__version__)}
-    return found | {"numpy": np.__version__, "python": platform.python_version()}
 
 
 def write_result(folder: Path, found: Mapping[str, Any]) -> None:
