@@ -43,6 +43,14 @@ def evaluate(
     clips: Annotated[
         int | None, typer.Option(metavar="N", help="Score so many clips, evenly spread.  [default: all; digits: 100]")
     ] = None,
+    lpips: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="LPIPS too, with these weights: torchvision's of AlexNet or VGG-16."),
+    ] = None,
+    fvd: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="FVD too, with these weights: of I3D (RGB, Kinetics-400), a state dict."),
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Of everything that is drawn.")] = 0,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the JSON instead of the tables.")] = False,
@@ -73,6 +81,8 @@ def evaluate(
         seed,
         device,
         console.Bar(),
+        lpips,
+        fvd,
     )
     picture = save_report(out, report)
     if as_json:
@@ -107,13 +117,18 @@ def say_report(report: Mapping[str, Any]) -> None:
             if isinstance(part, Mapping) and "not_computed" in part:
                 console.say(f"{name}{what and f', {what}'}: not computed: {part['not_computed']}")
     for name, part in report["extras"].items():
-        console.say(f"{name}: not computed: {part['not_computed']}")
+        if "not_computed" in part:
+            console.say(f"{name}: not computed: {part['not_computed']}")
+        if "lengths" in part:
+            say_videos(name, part)
 
 
 def say_frames(_: str, section: Mapping[str, Any]) -> None:
     """Print PSNR and SSIM of some steps, and the means with their intervals."""
     steps = [step for step in SHOWN if step <= section["steps"][-1]]
-    for metric, unit, digits in (("psnr", "PSNR, dB", 2), ("ssim", "SSIM", 4)):
+    for metric, unit, digits in (("psnr", "PSNR, dB", 2), ("ssim", "SSIM", 4), ("lpips", "LPIPS", 4)):
+        if metric not in section:
+            continue
         columns = [unit, *(f"step {step}" for step in steps), *(f"mean 1-{m['steps'][1]}" for m in section["means"])]
         rows = []
         for row, curve in section[metric].items():
@@ -123,6 +138,18 @@ def say_frames(_: str, section: Mapping[str, Any]) -> None:
         console.say_table(title if metric == "psnr" else "", columns, rows)
     if section["too_short"]:
         console.say(f"frames: {section['too_short']} clips are too short and left out")
+
+
+def say_videos(_: str, part: Mapping[str, Any]) -> None:
+    """Print the distance of predicted videos from true ones."""
+    names = [name for name in ("predicted", "true_pose", "copy_last") if any(name in row for row in part["lengths"])]
+    rows = [
+        [f"{row['frames']} frames", str(row["videos"]), *(number(row[n], 1) for n in names)] for row in part["lengths"]
+    ]
+    if rows:
+        console.say_table(f"FVD, {part['network']}", ["of", "videos", *names], rows)
+    for line in part["notes"]:
+        console.say(f"fvd: {line}")
 
 
 def say_swaps(_: str, section: Mapping[str, Any]) -> None:

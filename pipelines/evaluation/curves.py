@@ -19,6 +19,7 @@ NAMES = {
     "truth": "true drawing",
 }
 COLOURS = {"predicted": "#0b62a4", "true_pose": "#3a9d5d", "copy_last": "#c2541b", "truth": "#888888"}
+UNITS = {"psnr": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS"}
 LONG, FAR = 150, 20  # steps: beyond, the first ones would not be seen on an even axis; and where only some are drawn
 
 
@@ -33,19 +34,20 @@ def save_metric_curves(path: Path, report: Mapping[str, Any]) -> None:
 
     frames, position = report["frames"], report.get("position", {})
     placed = "errors" in position
-    figure = Figure(figsize=(5.2 * (2 + placed), 3.9), layout="constrained")
-    axes = figure.subplots(1, 2 + placed)
-    for one, metric, unit in zip(axes, ("psnr", "ssim"), ("PSNR, dB", "SSIM"), strict=False):
+    drawn = {name: unit for name, unit in UNITS.items() if name in frames}
+    figure = Figure(figsize=(5.2 * (len(drawn) + placed), 3.9), layout="constrained")
+    axes = figure.subplots(1, len(drawn) + placed)
+    for one, (metric, unit) in zip(axes, drawn.items(), strict=False):
         for row, curve in frames[metric].items():
             _line(one, row, frames["steps"], curve)
         _dress(one, unit, frames["steps"][-1])
-        if "repeats_every" in frames:
+        if "repeats_every" in frames and metric != "lpips":  # there a copy falls to 0, where the axis begins anyway
             _leave_out_returns(one, frames[metric])
     if placed:
         for row, found in position["errors"].items():
-            _line(axes[2], row, position["steps"], found["error"], marker="o")
-        _dress(axes[2], f"error of a digit's position, pixels of {position['frame']}", position["steps"][-1], far=FAR)
-        axes[2].set_ylim(bottom=min(0, axes[2].get_ylim()[0]))
+            _line(axes[-1], row, position["steps"], found["error"], marker="o")
+        _dress(axes[-1], f"error of a digit's position, pixels of {position['frame']}", position["steps"][-1], far=FAR)
+        axes[-1].set_ylim(bottom=min(0, axes[-1].get_ylim()[0]))
     handles, labels = axes[-1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
     figure.suptitle(_title(report), fontsize=10)

@@ -14,6 +14,7 @@ from drnet.datasets.contract import SPLITS, DataError
 from drnet.pipelines.evaluation import frames as frame_scores
 from drnet.pipelines.evaluation.curves import save_metric_curves
 from drnet.pipelines.evaluation.frames import FrameMeter
+from drnet.pipelines.evaluation.perceptual import Extras
 from drnet.pipelines.evaluation.positions import STEPS, PositionMeter
 from drnet.pipelines.evaluation.protocols import DIGITS, Protocol, differences, protocol_of, windows_of
 from drnet.pipelines.evaluation.sampled import sampled_features, spread
@@ -34,10 +35,6 @@ METRICS_FORMAT = 1
 SECTIONS = ("frames", "swap", "position", "disentanglement", "identity", "inception")
 MANY_DIGITS = 100  # clips of digits that are scored by default: there can be any number of them
 CACHE = "evaluation"  # in the run folder: what judges learned
-EXTRAS = {
-    "lpips": "not part of drnet: it needs the weights of a network trained on ImageNet and of its authors' linear layers",
-    "fvd": "not part of drnet: it needs the weights of an I3D network trained on Kinetics",
-}
 
 
 @dataclass(frozen=True)
@@ -56,6 +53,7 @@ class Subject:
         seed: of everything drawn.
         device: of the model.
         progress: told of everything.
+        extras: networks of the user, for distances between frames and between videos.
     """
 
     run: Path
@@ -72,6 +70,7 @@ class Subject:
     seed: int
     device: torch.device
     progress: Progress
+    extras: Extras
 
 
 def evaluate(
@@ -86,6 +85,8 @@ def evaluate(
     seed: int = 0,
     device: str = "auto",
     progress: Progress | None = None,
+    lpips: Path | None = None,
+    fvd: Path | None = None,
 ) -> dict[str, Any]:
     """Evaluate a run's newest checkpoint on the test split.
 
@@ -100,6 +101,8 @@ def evaluate(
         seed: of everything drawn.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         progress: told of everything.
+        lpips: weights of AlexNet or VGG-16, for LPIPS; None: without.
+        fvd: weights of I3D, for FVD; None: without.
 
     Returns:
         The content of `metrics.json`.
@@ -108,7 +111,11 @@ def evaluate(
         ValueError: where the run, the shards or a setting are not right.
     """
     _check(sections, position_steps, clips)
-    subject = _open(run, shards, protocol, (observe, steps), clips, seed, choose_device(device), progress or Silent())
+    if (lpips or fvd) and "frames" not in sections:
+        raise DataError(f"{'--lpips' if lpips else '--fvd'} scores predicted frames; add --section frames")
+    on = choose_device(device)
+    extras = Extras(lpips, fvd, on)
+    subject = _open(run, shards, protocol, (observe, steps), clips, seed, on, extras, progress or Silent())
     report = _origin(subject)
     if "frames" in sections or "position" in sections:
         found = _reason(lambda: rollout_sections(subject, sections, position_steps), "frames", "position")
@@ -121,7 +128,7 @@ def evaluate(
     }
     for name in (name for name in others if name in sections):
         report |= _reason(lambda name=name: {name: others[name](subject)}, name)  # type: ignore[misc]
-    return report | {"extras": {name: {"not_computed": why} for name, why in EXTRAS.items()}}
+    return report | {"extras": subject.extras.report()}
 
 
 def save_report(out: Path, report: dict[str, Any]) -> Path | None:
@@ -160,12 +167,14 @@ def _open(
     clips: int | None,
     seed: int,
     device: torch.device,
+    extras: Extras,
     progress: Progress,
 ) -> Subject:
     """Load model and predictor, and open the held-out clips."""
     model, checkpoint, config = load_run(run, str(device))
     collection = open_shards(shards, ["test"])
     data_error_if_size_differs(config, collection.frame_shape)
+    extras.check(collection.frame_shape)
     predictor, why = None, ""
     try:
         predictor = load_predictor(run, str(device))
@@ -191,6 +200,7 @@ def _open(
         seed,
         device,
         progress,
+        extras,
     )
 
 
@@ -238,9 +248,10 @@ def rollout_sections(subject: Subject, sections: Sequence[str], position_steps: 
     clips = [window.clip for window in windows.chosen]
     going = Pass(subject.model, subject.predictor, subject.collection, scenes, protocol.observe, subject.device)
     meters = list[Meter]()
-    by_frame = FrameMeter(clips, max(window.future for window in windows.chosen), going.rows)
+    longest = max(window.future for window in windows.chosen)
+    by_frame = FrameMeter(clips, longest, going.rows, subject.extras.metrics)
     if "frames" in sections:
-        meters.append(by_frame)
+        meters += [by_frame, *subject.extras.meters(protocol.means, len(clips))]
     place = None
     if "position" in sections and scenes is not None:
         within = [step for step in position_steps if step <= protocol.steps]

@@ -3,7 +3,7 @@
 Axes: B windows, S steps, H height, W width, C channels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,6 @@ ROWS = {
     "true_pose": "decoded from the content of the last observed frame and the pose of the true frame",
     "copy_last": "the last observed frame, again and again",
 }
-METRICS = {"psnr": "dB", "ssim": ""}
 DATA_RANGE, WINDOW, SIGMA, K1, K2 = 1.0, 11, 1.5, 0.01, 0.03
 HIGHEST = 10 * np.log10(12 * 255**2)  # dB: two frames that differ by rounding to 8 bits are not told apart
 
@@ -71,6 +70,10 @@ def ssim(frames: Tensor, truth: Tensor) -> NDArray[np.float64]:
     return found.reshape(-1).numpy().astype(np.float64)
 
 
+Metric = Callable[[Tensor, Tensor], NDArray[np.float64]]  # frames and truth, both (B, C, H, W) -> (B,)
+METRICS: Mapping[str, Metric] = {"psnr": psnr, "ssim": ssim}
+
+
 class FrameMeter:
     """Collects the scores of frames as they come; frames themselves are not kept.
 
@@ -78,11 +81,14 @@ class FrameMeter:
         clips: the clip of each window.
         steps: the longest horizon.
         rows: which of `ROWS` there will be.
+        more: metrics besides `METRICS`, by name.
     """
 
-    def __init__(self, clips: Sequence[int], steps: int, rows: Sequence[str]) -> None:
-        self.clips, self.steps = tuple(clips), steps
-        self.values = {row: {name: np.full((len(clips), steps), np.nan) for name in METRICS} for row in rows}
+    def __init__(
+        self, clips: Sequence[int], steps: int, rows: Sequence[str], more: Mapping[str, Metric] | None = None
+    ) -> None:
+        self.clips, self.steps, self.metrics = tuple(clips), steps, {**METRICS, **(more or {})}
+        self.values = {row: {name: np.full((len(clips), steps), np.nan) for name in self.metrics} for row in rows}
 
     def add(self, which: NDArray[np.int64], step: int, truth: Frames, shown: Mapping[str, Frames]) -> None:
         """Score the frames of one step.
@@ -96,7 +102,7 @@ class FrameMeter:
         target = as_tensor(truth)
         for row, frames in shown.items():
             found = as_tensor(frames)
-            for name, metric in (("psnr", psnr), ("ssim", ssim)):
+            for name, metric in self.metrics.items():
                 self.values[row][name][which, step - 1] = metric(found, target)
 
     def report(self, means: Sequence[int], seed: int) -> dict[str, Any]:
@@ -115,7 +121,7 @@ class FrameMeter:
             "steps": list(range(1, reached + 1)),
             "windows_at_step": there.sum(0)[:reached].tolist(),
             "clips_at_step": clips[:reached].tolist(),
-            **{name: {row: _cut(found[name], reached) for row, found in steps.items()} for name in METRICS},
+            **{name: {row: _cut(found[name], reached) for row, found in steps.items()} for name in self.metrics},
             "means": [self._mean(bootstrap, last) for last in means if last <= reached],
         }
         notes = []
@@ -133,7 +139,7 @@ class FrameMeter:
     def _mean(self, bootstrap: Bootstrap, last: int) -> dict[str, Any]:
         """Return the means over the steps 1 to `last`, and the differences to copying, of the same drawn clips."""
         body: dict[str, Any] = {"steps": [1, last]}
-        for name in METRICS:
+        for name in self.metrics:
             parts = {row: found[name][:, :last] for row, found in self.values.items()}
             body[name] = {row: bootstrap.mean_interval(part).single() for row, part in parts.items()}
             body[f"{name}_above_copy_last"] = {
