@@ -49,7 +49,7 @@ def mnist(
 
     Example: drnet bench build mnist --source optdigits --clips 500 --rounds 3
     """
-    from drnet.pipelines.bench_build import bench_mnist
+    from drnet.pipelines.measuring.bench_build import bench_mnist
 
     show(bench_mnist(source, clips, rounds, codec, console.Bar()), as_json)
 
@@ -66,7 +66,7 @@ def chairs(
 
     Example: drnet bench build chairs --size 128 --rounds 3
     """
-    from drnet.pipelines.bench_build import bench_chairs
+    from drnet.pipelines.measuring.bench_build import bench_chairs
 
     show(bench_chairs(clips, size, shadows, rounds, console.Bar()), as_json)
 
@@ -82,7 +82,7 @@ def kth(
 
     Example: drnet bench build kth --source DIR --rounds 3
     """
-    from drnet.pipelines.bench_build import bench_kth
+    from drnet.pipelines.measuring.bench_build import bench_kth
 
     show(bench_kth(source, rounds, size, console.Bar()), as_json)
 
@@ -98,7 +98,7 @@ def workers(
     Example: drnet bench build workers --clips 40 --rounds 1
     """
     from drnet.datasets.chairs import Chairs
-    from drnet.pipelines.bench_build import bench_workers
+    from drnet.pipelines.measuring.bench_build import bench_workers
 
     show(bench_workers(Chairs(clips), "zstd", rounds, console.Bar()), as_json)
 
@@ -115,7 +115,7 @@ def peak(
     Example: drnet bench build peak chairs --limits 1,4,16
     """
     from drnet.datasets.catalogue import restore
-    from drnet.pipelines.bench_peak import bench_peak
+    from drnet.pipelines.measuring.bench_peak import bench_peak
 
     settings = {"allow_missing": True} | ({} if source is None else {"source": source})
     data = restore(data_set, None, **settings)
@@ -146,7 +146,7 @@ def stream(
 
     Example: drnet bench stream data/mnist --rounds 3
     """
-    from drnet.pipelines.bench_stream import bench_memory, bench_step, bench_stream
+    from drnet.pipelines.measuring.bench_stream import bench_memory, bench_step, bench_stream
 
     found = bench_stream(folder, tuple(against.split(",")), batch_size, rounds, console.Bar(), mosaicml_python)
     if step is not None:
@@ -205,8 +205,8 @@ def train(
     Example: drnet bench train --preset mnist --precision bf16 --out bench.json
     """
     from drnet.cli.data import overrides
-    from drnet.pipelines.bench_train import bench_train
     from drnet.pipelines.files import pretty_json, write_whole
+    from drnet.pipelines.measuring.bench_train import bench_train
 
     if out is not None:
         console.check_ending(out, ".json")
@@ -261,7 +261,7 @@ def growth(
 
     Example: drnet bench growth --shards 10,100,1000
     """
-    from drnet.pipelines.bench_growth import bench_growth
+    from drnet.pipelines.measuring.bench_growth import bench_growth
 
     found = bench_growth([int(number) for number in shards.split(",")], progress=console.Bar())
     if as_json:
@@ -293,7 +293,7 @@ def faults_build(
 
     Example: drnet bench faults build --kills 20
     """
-    from drnet.pipelines.faults import bench_faults
+    from drnet.pipelines.measuring.faults import bench_faults
 
     found = bench_faults(kills, seed, progress=console.Bar())
     if as_json:
@@ -315,7 +315,7 @@ def scale(
 
     Example: drnet bench scale --clips 1000,10000
     """
-    from drnet.pipelines.bench_scale import bench_scale
+    from drnet.pipelines.measuring.bench_scale import bench_scale
 
     found = bench_scale([(int(number), per_shard) for number in clips.split(",")], progress=console.Bar())
     if as_json:

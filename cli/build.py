@@ -116,7 +116,7 @@ def run_build(
 ) -> None:
     """Build a data set and say how it ended."""
     from drnet.pipelines.build import build, plan_build, refuse_other_build, shard_is_done
-    from drnet.pipelines.failures import parse_budget
+    from drnet.pipelines.building.failures import parse_budget
 
     if isinstance(data, Fetching):
         with bars() as tell:

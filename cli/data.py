@@ -41,7 +41,7 @@ def list_data_sets(as_json: AsJson = False) -> None:
 
     Example: drnet data list
     """
-    from drnet.pipelines.inspect import list_data
+    from drnet.pipelines.looking.inspect import list_data
 
     found = list_data()
     if as_json:
@@ -63,7 +63,7 @@ def info(folder: Folder, as_json: AsJson = False) -> None:
 
     Example: drnet data info data/mnist
     """
-    from drnet.pipelines.inspect import describe_data
+    from drnet.pipelines.looking.inspect import describe_data
 
     found = describe_data(folder)
     if as_json:
@@ -124,7 +124,7 @@ def preview(
 
     Example: drnet data preview data/mnist --out preview.gif
     """
-    from drnet.pipelines.inspect import preview_data
+    from drnet.pipelines.looking.inspect import preview_data
 
     preview_data(folder, out, split.value, clips, first)
     console.say(f"wrote {out}")
@@ -149,7 +149,7 @@ def retry(
     """
     from drnet.pipelines.build import restore_plan
     from drnet.pipelines.build import retry as retry_failed
-    from drnet.pipelines.failures import parse_budget
+    from drnet.pipelines.building.failures import parse_budget
 
     budget = parse_budget(max_failures)
     plan = restore_plan(folder, data_set, source, console.Bar())
@@ -168,7 +168,7 @@ def card(
 
     Example: drnet data card data/mnist
     """
-    from drnet.pipelines.card import write_card
+    from drnet.pipelines.sharing.card import write_card
 
     for path in write_card(folder, picture):
         console.say(f"wrote {path}")
@@ -183,8 +183,8 @@ def push(
 
     Example: drnet data push data/mnist hf://datasets/USER/NAME
     """
-    from drnet.pipelines.push import push as push_data
-    from drnet.pipelines.push import store_of
+    from drnet.pipelines.sharing.push import push as push_data
+    from drnet.pipelines.sharing.push import store_of
 
     try:
         done = push_data(folder, store_of(target), console.Bar())

@@ -30,7 +30,7 @@ def demo(
 
     Example: drnet demo --out demo
     """
-    from drnet.pipelines.demo import demo as run_demo
+    from drnet.pipelines.looking.demo import demo as run_demo
 
     signals: list[int] = []
 

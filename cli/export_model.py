@@ -40,7 +40,7 @@ def export_model(
 
     Example: drnet export-model runs/mnist --shards data/mnist --out models/mnist
     """
-    from drnet.pipelines.export_model import export_model as export
+    from drnet.pipelines.sharing.export_model import export_model as export
 
     done = export(run, out, kind.value, checkpoint, licence, shards, console.Bar())
     console.say(f"step {done.checkpoint.step}: {', '.join(done.files)}, config.json and README.md in {out}")

@@ -75,9 +75,9 @@ def train_predictor(
 
     Example: drnet train-predictor runs/mnist --shards data/mnist
     """
-    from drnet.pipelines.loop import Logging
     from drnet.pipelines.prediction.train import train_predictor as run_training
-    from drnet.pipelines.urls import shown as without_secrets
+    from drnet.pipelines.remote.urls import shown as without_secrets
+    from drnet.pipelines.training.loop import Logging
 
     changes = overrides(
         horizon=horizon,

@@ -10,7 +10,7 @@ from rich.markup import escape
 from drnet.cli import console
 
 if TYPE_CHECKING:
-    from drnet.pipelines.runs import LeftOut, Row, Run
+    from drnet.pipelines.training.runs import LeftOut, Row, Run
 
 # The table's columns, and which of them go first where a terminal is too narrow: those with the largest number.
 COLUMNS = {"run": 0, "preset": 7, "data": 8, "steps": 2, "finished": 6, "last": 1, "lowest": 9, "of mean frame": 3}
@@ -47,7 +47,7 @@ def runs(
     """
     if out is not None:
         console.check_ending(out, ".png", ".svg")
-    from drnet.pipelines import runs as stage
+    from drnet.pipelines.training import runs as stage
 
     found = stage.find_runs(folders or [Path("runs")])
     metric = compare or stage.default_metric(found.runs)
@@ -117,7 +117,7 @@ def _number(value: float | None, form: str) -> str:
 
 def say_differences(listed: "list[Run]") -> None:
     """Print the settings in which runs differ, with the longer side of the table downwards."""
-    from drnet.pipelines.runs import differences, short_names, show
+    from drnet.pipelines.training.runs import differences, short_names, show
 
     found = differences(listed)
     if not found:

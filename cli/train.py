@@ -114,10 +114,10 @@ def train(
 
     Example: drnet train --shards data/mnist --out runs/mnist --preset mnist-small
     """
-    from drnet.pipelines.failures import parse_budget
+    from drnet.pipelines.building.failures import parse_budget
+    from drnet.pipelines.remote.urls import shown as without_secrets
     from drnet.pipelines.train import Logging
     from drnet.pipelines.train import train as run_training
-    from drnet.pipelines.urls import shown as without_secrets
 
     changes = overrides(
         variant=variant,

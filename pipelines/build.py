@@ -17,16 +17,16 @@ import orjson
 
 from drnet.datasets.catalogue import BUILDERS, restore
 from drnet.datasets.contract import SPLITS, DataError, DataSet
+from drnet.pipelines.building.engine import Engine, check_engine, open_engine, wait_until_visible
+from drnet.pipelines.building.failures import Budget, Teller, failures_line
+from drnet.pipelines.building.finish import BuildPlan, finish
+from drnet.pipelines.building.jobs import Job, modules_of, shard_is_done, tool_versions, write_shard
 from drnet.pipelines.claim import locked, refuse_file, refuse_others
-from drnet.pipelines.codec import EXTENSIONS, Codec
-from drnet.pipelines.engine import Engine, check_engine, open_engine, wait_until_visible
-from drnet.pipelines.failures import Budget, Teller, failures_line
 from drnet.pipelines.files import remove_temporaries
-from drnet.pipelines.finish import BuildPlan, finish
-from drnet.pipelines.jobs import Job, modules_of, shard_is_done, tool_versions, write_shard
-from drnet.pipelines.manifest import CARD, PICTURE, Manifest, build_id, read_manifest
 from drnet.pipelines.progress import Progress, Silent
-from drnet.pipelines.shard import sidecar_path
+from drnet.pipelines.shards.codec import EXTENSIONS, Codec
+from drnet.pipelines.shards.manifest import CARD, PICTURE, Manifest, build_id, read_manifest
+from drnet.pipelines.shards.shard import sidecar_path
 
 __all__ = [
     "BuildPlan",

@@ -12,8 +12,8 @@ from typing import Any
 
 from drnet.datasets.contract import DataError
 from drnet.pipelines.files import is_temporary
-from drnet.pipelines.manifest import CARD, MANIFEST, PICTURE, Manifest, read_manifest
-from drnet.pipelines.shard import OtherFormat, Sidecar, read_sidecar
+from drnet.pipelines.shards.manifest import CARD, MANIFEST, PICTURE, Manifest, read_manifest
+from drnet.pipelines.shards.shard import OtherFormat, Sidecar, read_sidecar
 
 LOCK = ".drnet.lock"  # a file only where the file system locks files but no folders; nothing depends on its being there
 _SIDECAR = re.compile(r"(train|test)-\d{6}\.json")

@@ -19,10 +19,10 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from drnet.datasets.contract import DataError
 from drnet.datasets.draws import Words
-from drnet.pipelines.content import ContentKeys
+from drnet.pipelines.feeding.content import ContentKeys
 from drnet.pipelines.files import MACHINE_ERRORS
 from drnet.pipelines.plan import Plan, apart, filled, frame_fours, frame_pairs, in_parts, meets_itself, share_of
-from drnet.pipelines.prefetch import fetched_ahead
+from drnet.pipelines.remote.prefetch import fetched_ahead
 from drnet.pipelines.source import Collection
 
 READ_AHEAD = 3  # batches read by the thread in advance

@@ -20,15 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drnet.datasets.contract import DataError, Label
-from drnet.pipelines import urls
-from drnet.pipelines.cache import Entry, named_as, remote_manifest, remote_sidecar
-from drnet.pipelines.codec import HEAD, REBUILD, check_of, decode, frame_checks, stated_shape
-from drnet.pipelines.download import QUICK, NotThere, Refused
 from drnet.pipelines.files import regular_size
-from drnet.pipelines.foreign import index_foreign
-from drnet.pipelines.manifest import MANIFEST, Manifest, order_key, read_manifest
-from drnet.pipelines.room import share
-from drnet.pipelines.shard import LABELS_LIMIT, Sample, Sidecar, read_sidecar, sidecar_path
+from drnet.pipelines.remote import urls
+from drnet.pipelines.remote.cache import Entry, named_as, remote_manifest, remote_sidecar
+from drnet.pipelines.remote.download import QUICK, NotThere, Refused
+from drnet.pipelines.remote.room import share
+from drnet.pipelines.shards.codec import HEAD, REBUILD, check_of, decode, frame_checks, stated_shape
+from drnet.pipelines.shards.foreign import index_foreign
+from drnet.pipelines.shards.manifest import MANIFEST, Manifest, order_key, read_manifest
+from drnet.pipelines.shards.shard import LABELS_LIMIT, Sample, Sidecar, read_sidecar, sidecar_path
 
 OPEN_SHARDS = 100  # kept open at once, with up to two descriptors each: some systems give a process 256
 

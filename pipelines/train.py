@@ -15,14 +15,13 @@ from drnet.datasets.contract import DataError
 from drnet.health import evaluating
 from drnet.kinds import KINDS, kind_of
 from drnet.model import DrNet
-from drnet.pipelines.device_frames import Cache, choose_frames
+from drnet.pipelines.feeding.device_frames import Cache, choose_frames
+from drnet.pipelines.feeding.skipped import Skipped
 from drnet.pipelines.files import canonical_json
-from drnet.pipelines.health import Health
 from drnet.pipelines.loader import Batch, PlannedFrames, to_device
-from drnet.pipelines.loop import Logging, Loop
-from drnet.pipelines.pictures import Frames
+from drnet.pipelines.looking.pictures import Frames
+from drnet.pipelines.looking.swaps import HeldOut, held_out_frames
 from drnet.pipelines.plan import Plan
-from drnet.pipelines.processes import Processes, together
 from drnet.pipelines.progress import Progress, Silent
 from drnet.pipelines.run import (
     CONFIG,
@@ -40,10 +39,11 @@ from drnet.pipelines.run import (
     settle_config,
     train_config,
 )
-from drnet.pipelines.skipped import Skipped
 from drnet.pipelines.source import Collection, open_shards
-from drnet.pipelines.swaps import HeldOut, held_out_frames
-from drnet.pipelines.writers import check_wandb
+from drnet.pipelines.training.health import Health
+from drnet.pipelines.training.loop import Logging, Loop
+from drnet.pipelines.training.processes import Processes, together
+from drnet.pipelines.training.writers import check_wandb
 from drnet.presets import preset, variant_settings
 from drnet.trainer import Compiling, Trainer
 
@@ -138,7 +138,7 @@ def train(
         logging: what is written while it trains.
         progress: told of each step.
         stop: when set, training ends after the current step, with a checkpoint.
-        cache: whether all frames are kept on the device, see `drnet.pipelines.device_frames`.
+        cache: whether all frames are kept on the device, see `drnet.pipelines.feeding.device_frames`.
         compiling: see `drnet.trainer.Trainer`.
         resume: `auto` continues what the run folder holds; `never` refuses a run with a checkpoint, `always` one without.
 

@@ -16,14 +16,23 @@ import numpy as np
 
 from drnet.datasets.contract import Clip
 from drnet.datasets.reading.source_files import sha256_file
-from drnet.pipelines.accounting import Accounts
-from drnet.pipelines.codec import EXTENSIONS, REBUILD
 from drnet.pipelines.files import regular_size
-from drnet.pipelines.manifest import ACCOUNTING, AGAIN, CARD, MANIFEST, PICTURE, Manifest, ShardRow, read_manifest
 from drnet.pipelines.progress import Progress, Silent
-from drnet.pipelines.shard import Sidecar, check_labels, pixel_hash, read_sidecar, sidecar_path, tar_header
+from drnet.pipelines.shards.accounting import Accounts
+from drnet.pipelines.shards.codec import EXTENSIONS, REBUILD
+from drnet.pipelines.shards.manifest import (
+    ACCOUNTING,
+    AGAIN,
+    CARD,
+    MANIFEST,
+    PICTURE,
+    Manifest,
+    ShardRow,
+    read_manifest,
+)
+from drnet.pipelines.shards.shard import Sidecar, check_labels, pixel_hash, read_sidecar, sidecar_path, tar_header
+from drnet.pipelines.shards.tar import BLOCK
 from drnet.pipelines.source import Shard
-from drnet.pipelines.tar import BLOCK
 
 
 class Groups:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from drnet.cli.main import app
 from drnet.datasets.catalogue import BUILDERS
 from drnet.datasets.contract import About, Clip, Label, Setting, SourceFile, Split, Tell
-from drnet.pipelines.manifest import read_manifest
+from drnet.pipelines.shards.manifest import read_manifest
 from drnet.pipelines.verify import verify_data
 
 ROOT = Path(__file__).parents[1]

@@ -20,7 +20,7 @@ from drnet.datasets.contract import Clip, Split
 from drnet.datasets.mnist import BouncingDigits
 from drnet.datasets.reading.digits import FILES
 from drnet.pipelines.build import build, plan_build
-from drnet.pipelines.manifest import read_manifest
+from drnet.pipelines.shards.manifest import read_manifest
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--clips", "6", "--frames", "3", "--size", "16", "--clips-per-shard", "2"]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from drnet.cli.export_model import FormatName
-from drnet.pipelines.export_model import Format
 from drnet.pipelines.pretrained import from_pretrained
+from drnet.pipelines.sharing.export_model import Format
 
 
 def test_it_says_what_it_wrote_and_what_comes_next(

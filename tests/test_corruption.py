@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from drnet.datasets.contract import SPLITS, About, Clip, DataError, Label, SourceFile, Split
 from drnet.datasets.mnist import BouncingDigits
 from drnet.pipelines.build import build, plan_build
-from drnet.pipelines.codec import Codec
-from drnet.pipelines.manifest import ACCOUNTING, MANIFEST
-from drnet.pipelines.shard import Sidecar, read_sidecar
+from drnet.pipelines.shards.codec import Codec
+from drnet.pipelines.shards.manifest import ACCOUNTING, MANIFEST
+from drnet.pipelines.shards.shard import Sidecar, read_sidecar
 from drnet.pipelines.source import open_shards
 from drnet.pipelines.verify import Groups, verify_data
 

@@ -19,8 +19,8 @@ from drnet.datasets.contract import Clip, DataError, DataSet, Split
 from drnet.datasets.rendering.chair_meshes import Mesh, normals, pad, tube
 from drnet.datasets.rendering.chair_models import STYLES, chair_of
 from drnet.pipelines.build import build, plan_build
+from drnet.pipelines.looking.truth import truth_of
 from drnet.pipelines.source import open_shards
-from drnet.pipelines.truth import truth_of
 from drnet.pipelines.verify import verify_data
 
 pybullet_here = pytest.mark.skipif(

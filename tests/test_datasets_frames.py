@@ -16,7 +16,7 @@ from PIL import Image
 from drnet.datasets.contract import DataError, ItemFailed, ItemFiltered, Split
 from drnet.datasets.frames import STRAYS, Frames
 from drnet.pipelines.build import build, plan_build
-from drnet.pipelines.manifest import ACCOUNTING
+from drnet.pipelines.shards.manifest import ACCOUNTING
 from drnet.pipelines.source import open_shards
 from drnet.pipelines.verify import verify_data
 

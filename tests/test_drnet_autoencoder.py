@@ -7,10 +7,10 @@ import torch
 
 from drnet.autoencoder import Autoencoder, AutoencoderConfig
 from drnet.pipelines.export import export_features, load_features
-from drnet.pipelines.loop import Logging
 from drnet.pipelines.probe import probe
 from drnet.pipelines.run import load_run, read_config, read_metrics
 from drnet.pipelines.train import train
+from drnet.pipelines.training.loop import Logging
 from drnet.presets import PRESETS, preset
 from drnet.swap import swap
 from drnet.trainer import TrainConfig, Trainer

@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader
 
 from drnet.pipelines import plan as plan_module
 from drnet.pipelines.build import build, plan_build
-from drnet.pipelines.dots import Dots
 from drnet.pipelines.loader import PlannedFrames
+from drnet.pipelines.looking.dots import Dots
 from drnet.pipelines.plan import Plan
 from drnet.pipelines.source import Collection, open_shards
 

@@ -19,12 +19,12 @@ import zstandard
 
 from drnet.datasets.contract import SPLITS, DataError, Split
 from drnet.datasets.mnist import BouncingDigits
-from drnet.pipelines.accounting import fates_of
 from drnet.pipelines.build import build, plan_build
-from drnet.pipelines.codec import EXTENSIONS, Codec, check_of, encode, frame_checks
 from drnet.pipelines.files import canonical_json, pretty_json, sha256_of
-from drnet.pipelines.manifest import ACCOUNTING, MANIFEST
-from drnet.pipelines.shard import Sample, pixel_hash, read_sidecar, tar_header
+from drnet.pipelines.shards.accounting import fates_of
+from drnet.pipelines.shards.codec import EXTENSIONS, Codec, check_of, encode, frame_checks
+from drnet.pipelines.shards.manifest import ACCOUNTING, MANIFEST
+from drnet.pipelines.shards.shard import Sample, pixel_hash, read_sidecar, tar_header
 from drnet.pipelines.source import open_shards
 from drnet.pipelines.verify import verify_data
 

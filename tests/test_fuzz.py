@@ -20,14 +20,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drnet.datasets.contract import SPLITS, About, Clip, DataError, ItemFailed, Label, LeftOut, SourceFile, Split
-from drnet.pipelines.accounting import Accounts
 from drnet.pipelines.build import build, plan_build
-from drnet.pipelines.codec import EXTENSIONS, HEAD, decode, encode, npy_header, stated_shape
 from drnet.pipelines.files import canonical_json, sha256_of
-from drnet.pipelines.foreign import index_foreign
-from drnet.pipelines.inspect import describe_data
-from drnet.pipelines.manifest import ACCOUNTING, MANIFEST, read_manifest
-from drnet.pipelines.shard import read_sidecar
+from drnet.pipelines.looking.inspect import describe_data
+from drnet.pipelines.shards.accounting import Accounts
+from drnet.pipelines.shards.codec import EXTENSIONS, HEAD, decode, encode, npy_header, stated_shape
+from drnet.pipelines.shards.foreign import index_foreign
+from drnet.pipelines.shards.manifest import ACCOUNTING, MANIFEST, read_manifest
+from drnet.pipelines.shards.shard import read_sidecar
 from drnet.pipelines.source import Shard, open_shards
 from drnet.pipelines.verify import verify_data
 

@@ -22,7 +22,7 @@ import zstandard
 from little_memory import check_refused, outcomes_of
 
 from drnet.datasets.contract import SPLITS
-from drnet.pipelines.codec import encode, npy_header
+from drnet.pipelines.shards.codec import encode, npy_header
 from drnet.pipelines.source import open_shards
 
 MEMORY = 64 << 20  # bytes that a trick may take

@@ -17,8 +17,8 @@ from little_memory import check_refused, outcomes_of
 from drnet.datasets.contract import SPLITS, About, Clip, DataError, Label, SourceFile, Split
 from drnet.pipelines.build import build, plan_build
 from drnet.pipelines.files import canonical_json, pretty_json, sha256_of
-from drnet.pipelines.inspect import describe_data
-from drnet.pipelines.manifest import ACCOUNTING, MANIFEST
+from drnet.pipelines.looking.inspect import describe_data
+from drnet.pipelines.shards.manifest import ACCOUNTING, MANIFEST
 from drnet.pipelines.source import open_shards
 from drnet.pipelines.verify import verify_data
 

@@ -23,7 +23,7 @@ import pytest
 from drnet.datasets.contract import DataError
 from drnet.datasets.mnist import BouncingDigits
 from drnet.pipelines.build import build, plan_build
-from drnet.pipelines.ffmpeg import ffmpeg_path
+from drnet.pipelines.looking.ffmpeg import ffmpeg_path
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("drnet", "datasets", "pipelines", "cli")
@@ -125,7 +125,7 @@ def test_the_command_line_runs_as_a_module(layout: Layout) -> None:
 
 
 def test_the_code_that_runs_is_the_layouts_own(layout: Layout) -> None:
-    where = "import drnet.cli.main, drnet.pipelines.codec, drnet.datasets.contract as c; print(c.__file__)"
+    where = "import drnet.cli.main, drnet.pipelines.shards.codec, drnet.datasets.contract as c; print(c.__file__)"
     assert layout.run("-c", where).strip() == str(layout.code / "datasets" / "contract.py")
 
 

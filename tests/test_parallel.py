@@ -18,9 +18,9 @@ import torch
 
 from drnet.datasets.contract import DataError
 from drnet.parallel import averaged, gathered
-from drnet.pipelines.processes import ALONE, first_host, launched, together
 from drnet.pipelines.run import latest_checkpoint, read_metrics
 from drnet.pipelines.source import open_shards
+from drnet.pipelines.training.processes import ALONE, first_host, launched, together
 
 FROZEN = """
 import os
@@ -28,7 +28,7 @@ import sys
 from pathlib import Path
 from torch import nn
 from drnet.pipelines.train import train
-from drnet.pipelines.loop import Logging
+from drnet.pipelines.training.loop import Logging
 
 # BatchNorm as in evaluation: what a process computes of its clips then depends on no other clip.
 kept = nn.modules.batchnorm._BatchNorm.train

@@ -9,11 +9,11 @@ import pytest
 
 from drnet.datasets.contract import SPLITS
 from drnet.datasets.mnist import BouncingDigits
-from drnet.pipelines.accounting import Accounts, fates_of
 from drnet.pipelines.build import build, plan_build
 from drnet.pipelines.files import canonical_json, pretty_json, sha256_of
-from drnet.pipelines.manifest import ACCOUNTING, MANIFEST, read_manifest
-from drnet.pipelines.shard import Fate, Sample, Sidecar, read_sidecar
+from drnet.pipelines.shards.accounting import Accounts, fates_of
+from drnet.pipelines.shards.manifest import ACCOUNTING, MANIFEST, read_manifest
+from drnet.pipelines.shards.shard import Fate, Sample, Sidecar, read_sidecar
 from drnet.pipelines.verify import verify_data
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from drnet.model import DrNetConfig
-from drnet.pipelines.alarms import ALARMS, LAST, Alarms, Patience, patience_of
+from drnet.pipelines.training.alarms import ALARMS, LAST, Alarms, Patience, patience_of
 from drnet.presets import PRESETS
 from drnet.trainer import TrainConfig
 

@@ -2,7 +2,7 @@
 
 import itertools
 
-from drnet.pipelines.bench import interleaved
+from drnet.pipelines.measuring.bench import interleaved
 
 
 def test_rates_are_medians_and_ratios_are_of_the_medians() -> None:

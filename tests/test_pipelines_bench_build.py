@@ -8,7 +8,7 @@ import pytest
 
 from drnet.datasets.contract import DataError
 from drnet.datasets.mnist import BouncingDigits
-from drnet.pipelines.bench_build import bench_chairs, bench_kth, bench_mnist, bench_workers, plain_clip
+from drnet.pipelines.measuring.bench_build import bench_chairs, bench_kth, bench_mnist, bench_workers, plain_clip
 
 
 def test_the_plain_style_draws_digits_that_move() -> None:

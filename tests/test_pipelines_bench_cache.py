@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from drnet.pipelines.bench_cache import bench_cache
+from drnet.pipelines.measuring.bench_cache import bench_cache
 
 
 def test_the_bench_compares_the_device_with_the_stream(digits: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from drnet.datasets.contract import DataError
 from drnet.datasets.mnist import BouncingDigits
-from drnet.pipelines.bench_peak import bench_peak
+from drnet.pipelines.measuring.bench_peak import bench_peak
 
 
 class Hoarder(BouncingDigits):

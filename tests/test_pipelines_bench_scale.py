@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from drnet.pipelines.bench_scale import bench_scale
 from drnet.pipelines.build import build, plan_build
-from drnet.pipelines.dots import Dots
+from drnet.pipelines.looking.dots import Dots
+from drnet.pipelines.measuring.bench_scale import bench_scale
 from drnet.pipelines.verify import verify_data
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from drnet.datasets.contract import Clip, DataError, Split
-from drnet.pipelines.bench_growth import bench_growth
-from drnet.pipelines.bench_stream import bench_memory, bench_step, bench_stream
 from drnet.pipelines.build import build, plan_build
-from drnet.pipelines.dots import Dots
+from drnet.pipelines.looking.dots import Dots
+from drnet.pipelines.measuring.bench_growth import bench_growth
+from drnet.pipelines.measuring.bench_stream import bench_memory, bench_step, bench_stream
 
 STAND_IN = """
 import pickle

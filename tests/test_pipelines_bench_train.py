@@ -11,7 +11,7 @@ from torch import Tensor
 
 from drnet.datasets.contract import DataError
 from drnet.model import DrNet, DrNetConfig
-from drnet.pipelines.bench_plain import PlainTrainer
+from drnet.pipelines.measuring.bench_plain import PlainTrainer
 from drnet.trainer import TrainConfig, Trainer
 
 CPU = torch.device("cpu")
@@ -102,7 +102,7 @@ def test_the_plain_style_computes_the_poses_twice_and_in_the_usual_memory_order(
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
-    from drnet.pipelines.bench_train import bench_train
+    from drnet.pipelines.measuring.bench_train import bench_train
 
     return bench_train("mnist", "cpu", {"width": 4, "batch_size": 4}, size=32, steps=1, rounds=2)
 
@@ -144,7 +144,7 @@ def test_shares_are_of_the_products_rate_by_one_clock(found: dict[str, Any]) -> 
 
 
 def test_a_size_is_for_generated_frames_alone(digits: Path) -> None:
-    from drnet.pipelines.bench_train import bench_train
+    from drnet.pipelines.measuring.bench_train import bench_train
 
     with pytest.raises(DataError, match="size 32 is not allowed with --data"):
         bench_train("mnist", "cpu", {}, data=str(digits), size=32)

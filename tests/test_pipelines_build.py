@@ -20,10 +20,10 @@ import webdataset
 from drnet.datasets.contract import About, Clip, DataError, ItemFailed, ItemFiltered, Label, SourceFile, Split
 from drnet.datasets.mnist import BouncingDigits
 from drnet.pipelines.build import BuildPlan, build, plan_build
-from drnet.pipelines.codec import Codec
+from drnet.pipelines.building.jobs import BuilderError
 from drnet.pipelines.files import sha256_of
-from drnet.pipelines.jobs import BuilderError
-from drnet.pipelines.manifest import ACCOUNTING, MANIFEST
+from drnet.pipelines.shards.codec import Codec
+from drnet.pipelines.shards.manifest import ACCOUNTING, MANIFEST
 from drnet.pipelines.source import open_shards
 from drnet.pipelines.verify import verify_data
 

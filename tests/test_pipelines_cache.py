@@ -11,10 +11,10 @@ import pytest
 
 from drnet.datasets.cache import cache_folder
 from drnet.datasets.contract import DataError
-from drnet.pipelines.cache import Entry
-from drnet.pipelines.download import NotThere
 from drnet.pipelines.files import sha256_of
-from drnet.pipelines.room import LOCK
+from drnet.pipelines.remote.cache import Entry
+from drnet.pipelines.remote.download import NotThere
+from drnet.pipelines.remote.room import LOCK
 
 DATA = bytes(range(256)) * 9
 HASH = sha256_of(DATA)
@@ -24,7 +24,7 @@ URL = "memory://a/x.tar"
 @pytest.fixture
 def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("DRNET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("drnet.pipelines.download.PROGRESS", 1 << 60)
+    monkeypatch.setattr("drnet.pipelines.remote.download.PROGRESS", 1 << 60)
     monkeypatch.setattr("time.sleep", lambda _: None)
     system = fsspec.filesystem("memory")
     system.store.clear()
@@ -54,13 +54,13 @@ def test_what_was_fetched_once_needs_no_server_where_its_hash_is_known(memory: A
 def test_what_is_as_it_was_noted_is_not_hashed_again(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     path = fetch(URL, HASH)
     with monkeypatch.context() as patch:
-        patch.setattr("drnet.pipelines.cache.sha256_file", lambda _: pytest.fail("read as a whole"))
+        patch.setattr("drnet.pipelines.remote.cache.sha256_file", lambda _: pytest.fail("read as a whole"))
         assert fetch(URL, HASH) == path
     os.utime(path)  # touched: hashed once, and noted anew
     memory.store.clear()
     assert fetch(URL, HASH) == path
     with monkeypatch.context() as patch:
-        patch.setattr("drnet.pipelines.cache.sha256_file", lambda _: pytest.fail("read as a whole"))
+        patch.setattr("drnet.pipelines.remote.cache.sha256_file", lambda _: pytest.fail("read as a whole"))
         assert fetch(URL, HASH) == path
 
 
@@ -157,7 +157,7 @@ def test_a_protocol_whose_package_is_missing_says_how_to_get_it(memory: Any, mon
 
 
 def test_a_file_that_changes_between_two_blocks_is_read_anew(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("drnet.pipelines.remote.BLOCK", 1000)
+    monkeypatch.setattr("drnet.pipelines.remote.answers.BLOCK", 1000)
     cat, later = memory.cat_file, iter([DATA[::-1]])
 
     def changing(path: str, start: int, end: int) -> bytes:

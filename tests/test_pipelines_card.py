@@ -12,8 +12,8 @@ from huggingface_hub import DatasetCard
 from drnet.datasets.contract import DataError
 from drnet.datasets.mnist import BouncingDigits
 from drnet.pipelines.build import build, plan_build
-from drnet.pipelines.card import front_matter, write_card
-from drnet.pipelines.manifest import read_manifest
+from drnet.pipelines.shards.manifest import read_manifest
+from drnet.pipelines.sharing.card import front_matter, write_card
 from drnet.pipelines.verify import verify_data
 
 Built = tuple[Path, str]

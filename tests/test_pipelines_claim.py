@@ -15,7 +15,7 @@ from drnet.datasets.contract import DataError
 from drnet.datasets.mnist import BouncingDigits
 from drnet.pipelines.build import BuildPlan, build, plan_build
 from drnet.pipelines.claim import LOCK, locked, refuse_others
-from drnet.pipelines.manifest import ACCOUNTING, CARD, MANIFEST, PICTURE
+from drnet.pipelines.shards.manifest import ACCOUNTING, CARD, MANIFEST, PICTURE
 
 
 def digits(**changes: Any) -> BouncingDigits:

@@ -13,8 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drnet.datasets.contract import DataError
-from drnet.pipelines import codec
-from drnet.pipelines.codec import EXTENSIONS, Codec, check_of, decode, encode, frame_checks, npy_header, stated_shape
+from drnet.pipelines.shards import codec
+from drnet.pipelines.shards.codec import (
+    EXTENSIONS,
+    Codec,
+    check_of,
+    decode,
+    encode,
+    frame_checks,
+    npy_header,
+    stated_shape,
+)
 
 SHAPES = st.tuples(st.integers(1, 7), st.integers(1, 20), st.integers(1, 20), st.sampled_from([1, 3]))
 CODECS = st.sampled_from(list(EXTENSIONS))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from drnet.datasets.contract import DataError
-from drnet.pipelines.content import ContentKeys
+from drnet.pipelines.feeding.content import ContentKeys
 from drnet.pipelines.loader import FrameStream, PlannedFrames
 from drnet.pipelines.plan import Plan
 from drnet.pipelines.run import read_config, read_metrics

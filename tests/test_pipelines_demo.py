@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from drnet.datasets.contract import DataError
-from drnet.pipelines.demo import DemoReport, choose_example, demo
+from drnet.pipelines.looking.demo import DemoReport, choose_example, demo
+from drnet.pipelines.looking.swaps import SwapErrors
 from drnet.pipelines.source import open_shards
-from drnet.pipelines.swaps import SwapErrors
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_unknown_data_is_refused_with_what_is_allowed() -> None:
 
 
 def test_without_pybullet_the_demo_takes_digits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("drnet.pipelines.demo.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("drnet.pipelines.looking.demo.importlib.util.find_spec", lambda name: None)
     assert choose_example("auto", 8, 1).preset == "mnist-small"
     monkeypatch.undo()
     chairs = choose_example("chairs", 8, 1)

@@ -16,8 +16,8 @@ from torch import Tensor
 from uneven import CPU, GB, Notes, differences, kept, planned, read_or_said, uneven_folders
 
 from drnet.datasets.contract import DataError
-from drnet.pipelines import device_frames, resident
-from drnet.pipelines.device_frames import DeviceFrames, choose_frames
+from drnet.pipelines.feeding import device_frames, resident
+from drnet.pipelines.feeding.device_frames import DeviceFrames, choose_frames
 from drnet.pipelines.loader import FrameStream, to_device
 from drnet.pipelines.source import open_shards
 

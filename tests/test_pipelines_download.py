@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drnet.datasets.contract import DataError
-from drnet.pipelines.download import PATIENT, Download, NotThere, Refused, download
 from drnet.pipelines.files import sha256_of
+from drnet.pipelines.remote.download import PATIENT, Download, NotThere, Refused, download
 
 DATA = np.random.default_rng(0).bytes(200_000)
 
@@ -37,7 +37,7 @@ def server(running: Server) -> Server:
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """No waiting: what would have been slept."""
     times: list[float] = []
-    monkeypatch.setattr("drnet.pipelines.download.time", SimpleNamespace(sleep=times.append))
+    monkeypatch.setattr("drnet.pipelines.remote.download.time", SimpleNamespace(sleep=times.append))
     return times
 
 
@@ -123,7 +123,7 @@ def test_trouble_that_passes_is_waited_out(server: Server, fault: Fault) -> None
 def test_attempts_are_counted_anew_where_there_is_progress(
     server: Server, slept: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("drnet.pipelines.download.PROGRESS", 10_000)
+    monkeypatch.setattr("drnet.pipelines.remote.download.PROGRESS", 10_000)
     server.faults["/x"] = [cut(10_000, 0.03)] * 19
     assert fetched(server) == DATA
     assert set(slept) == {PATIENT[0]}
@@ -184,7 +184,7 @@ def test_an_answer_without_end_is_ended(server: Server) -> None:
 
 
 def test_a_slow_answer_is_waited_for_and_a_dead_one_is_not(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("drnet.pipelines.remote.SILENCE", 0.3)
+    monkeypatch.setattr("drnet.pipelines.remote.answers.SILENCE", 0.3)
     server.faults["/x"] = [lambda handler: handler.answer(pause=0.15), hang]
     assert fetched(server) == DATA
     assert len(server.asked) == 1

@@ -17,14 +17,14 @@ import pytest
 
 from drnet.datasets.contract import DataError, Limited
 from drnet.datasets.mnist import BouncingDigits
-from drnet.pipelines import engine
 from drnet.pipelines.build import build, plan_build
-from drnet.pipelines.engine import Engine, open_engine, wait_until_visible
-from drnet.pipelines.faults import Unreadable, contents, stamps
-from drnet.pipelines.finish import BuildPlan
-from drnet.pipelines.jobs import write_shard
-from drnet.pipelines.manifest import read_manifest
+from drnet.pipelines.building import engine
+from drnet.pipelines.building.engine import Engine, open_engine, wait_until_visible
+from drnet.pipelines.building.finish import BuildPlan
+from drnet.pipelines.building.jobs import write_shard
+from drnet.pipelines.measuring.faults import Unreadable, contents, stamps
 from drnet.pipelines.progress import Silent
+from drnet.pipelines.shards.manifest import read_manifest
 
 distributed = pytest.importorskip("distributed", reason="pip install 'drnet[dask]'")
 

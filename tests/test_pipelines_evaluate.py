@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from drnet.datasets.cache import cache_folder
 from drnet.datasets.contract import About, Clip, DataError, Label, SourceFile, Split
 from drnet.pipelines.build import build, plan_build
 from drnet.pipelines.evaluation import evaluate as stage
@@ -275,4 +276,4 @@ def test_sections_of_others_get_the_run_and_its_clips(
     found = evaluate(trained, digits, sections=("identity",), observe=3, seed=4, device="cpu")["identity"]
     assert found["given"] == "judge"
     assert (found["observe"], found["seed"], found["device"]) == (3, 4, "cpu")
-    assert asked == {"splits": {"train", "test"}, "cache": trained / "evaluation" / "judge"}
+    assert asked == {"splits": {"train", "test"}, "cache": cache_folder() / "judges"}

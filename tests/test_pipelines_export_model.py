@@ -14,13 +14,13 @@ from huggingface_hub import ModelCard
 
 import drnet
 from drnet.datasets.mnist import BouncingDigits
-from drnet.pipelines import export_model as module
 from drnet.pipelines.build import build, plan_build
 from drnet.pipelines.claim import locked
-from drnet.pipelines.export_model import export_model
-from drnet.pipelines.manifest import read_manifest
 from drnet.pipelines.pretrained import from_pretrained
 from drnet.pipelines.run import RunError, load_run, read_metrics
+from drnet.pipelines.shards.manifest import read_manifest
+from drnet.pipelines.sharing import export_model as module
+from drnet.pipelines.sharing.export_model import export_model
 
 STEPS = (3, 6)  # of the checkpoints that the trained run has
 

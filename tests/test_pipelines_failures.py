@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from drnet.datasets.contract import DataError, SourceFile, Split
 from drnet.datasets.mnist import BouncingDigits
-from drnet.pipelines import jobs
 from drnet.pipelines.build import build, plan_build, retry
-from drnet.pipelines.failures import Budget, parse_budget
-from drnet.pipelines.faults import Unreadable, contents, stamps
-from drnet.pipelines.manifest import ACCOUNTING, MANIFEST, read_manifest
+from drnet.pipelines.building import jobs
+from drnet.pipelines.building.failures import Budget, parse_budget
+from drnet.pipelines.measuring.faults import Unreadable, contents, stamps
 from drnet.pipelines.progress import Silent
+from drnet.pipelines.shards.manifest import ACCOUNTING, MANIFEST, read_manifest
 
 PER_SHARD = 4
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from drnet.pipelines.faults import bench_faults, contents, stamps
+from drnet.pipelines.measuring.faults import bench_faults, contents, stamps
 
 ROOT = Path(__file__).parent.parent
 BUILD = ["data", "build", "mnist", "--source", "optdigits", "--clips", "160", "--frames", "6", "--size", "16"]
@@ -21,7 +21,11 @@ import random, sys
 from contextlib import contextmanager
 from pathlib import Path
 from drnet.datasets.mnist import BouncingDigits
-from drnet.pipelines import build, faults, files, jobs, shard, workers
+from drnet.pipelines import build, files
+from drnet.pipelines.measuring import faults
+from drnet.pipelines.building import jobs
+from drnet.pipelines.shards import shard
+from drnet.pipelines.building import workers
 
 @contextmanager
 def open_now(path, keep_same=False):

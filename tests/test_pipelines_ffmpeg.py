@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from drnet.datasets.contract import DataError
-from drnet.pipelines.ffmpeg import ffmpeg_path, save_mp4
+from drnet.pipelines.looking.ffmpeg import ffmpeg_path, save_mp4
 
 
 def test_a_movie_has_every_picture_in_order(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_where_ffmpeg_fails_one_line_says_so_and_nothing_is_left(
     broken.parent.mkdir()
     broken.write_text("#!/bin/sh\ncat > /dev/null\necho no such codec >&2\nexit 1\n")
     broken.chmod(0o755)
-    monkeypatch.setattr("drnet.pipelines.ffmpeg.ffmpeg_path", lambda: str(broken))
+    monkeypatch.setattr("drnet.pipelines.looking.ffmpeg.ffmpeg_path", lambda: str(broken))
     with pytest.raises(DataError, match=r"x\.mp4: ffmpeg cannot write it \(no such codec\)"):
         save_mp4(tmp_path / "x.mp4", [np.zeros((4, 4, 3), np.uint8)])
     assert [path.name for path in tmp_path.iterdir()] == ["bin"]

@@ -19,9 +19,9 @@ from drnet.pipelines.figures.neighbours import Nearest, neighbours_figure
 from drnet.pipelines.figures.scene import Scene, clips_of, drawn_clips, named_clips, open_scene, words_of
 from drnet.pipelines.figures.sheet import page_of
 from drnet.pipelines.figures.swap import swap_figure
+from drnet.pipelines.looking.swaps import swapped
 from drnet.pipelines.run import RunError
 from drnet.pipelines.source import open_shards
-from drnet.pipelines.swaps import swapped
 from drnet.pipelines.train import train
 
 

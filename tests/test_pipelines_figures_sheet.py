@@ -16,7 +16,7 @@ from drnet.datasets.contract import DataError
 from drnet.pipelines.figures.figure import Figure, is_movie, of_one_size, write_figure
 from drnet.pipelines.figures.page import Page, Picture, Text, to_picture, to_svg, width_of, wrapped
 from drnet.pipelines.figures.sheet import Cell, Row, Sheet, Span, page_of
-from drnet.pipelines.pictures import Frames
+from drnet.pipelines.looking.pictures import Frames
 
 SVG = "{http://www.w3.org/2000/svg}"
 

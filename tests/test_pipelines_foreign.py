@@ -14,7 +14,7 @@ import webdataset
 from drnet.datasets.contract import DataError
 from drnet.datasets.mnist import BouncingDigits
 from drnet.pipelines.build import build, plan_build
-from drnet.pipelines.codec import encode
+from drnet.pipelines.shards.codec import encode
 from drnet.pipelines.source import open_shards
 
 

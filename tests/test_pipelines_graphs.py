@@ -14,8 +14,9 @@ import torch
 
 from drnet.config import DrNetConfig
 from drnet.model import DrNet
-from drnet.pipelines import graphs as module
-from drnet.pipelines.graphs import (
+from drnet.pipelines.run import RunError
+from drnet.pipelines.sharing import graphs as module
+from drnet.pipelines.sharing.graphs import (
     NAMES,
     TOLERANCE,
     Part,
@@ -27,7 +28,6 @@ from drnet.pipelines.graphs import (
     parts_of,
     torch_graph,
 )
-from drnet.pipelines.run import RunError
 from drnet.presets import PRESETS
 
 NARROW = {"width": 2, "channels": 1, "content_dim": 6, "pose_dim": 3}

@@ -15,9 +15,9 @@ from drnet.datasets.contract import About, Clip, Label, SourceFile, Split
 from drnet.model import DrNet, DrNetConfig
 from drnet.networks import SceneDiscriminator
 from drnet.pipelines.build import build, plan_build
-from drnet.pipelines.health import CLIPS, FRAMES, Health, choose, health_line, spread_clips
 from drnet.pipelines.loader import to_device
 from drnet.pipelines.source import open_shards
+from drnet.pipelines.training.health import CLIPS, FRAMES, Health, choose, health_line, spread_clips
 from drnet.trainer import TrainConfig, Trainer
 
 CPU = torch.device("cpu")

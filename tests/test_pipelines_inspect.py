@@ -10,7 +10,7 @@ from PIL import Image
 from drnet.datasets.contract import DataError, Label
 from drnet.datasets.mnist import BouncingDigits
 from drnet.pipelines.build import build, plan_build
-from drnet.pipelines.inspect import caption, describe_data, describe_label, preview_data
+from drnet.pipelines.looking.inspect import caption, describe_data, describe_label, preview_data
 from drnet.pipelines.source import open_shards
 
 TYPES = {

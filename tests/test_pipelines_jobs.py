@@ -14,11 +14,11 @@ import pytest
 
 from drnet.datasets.contract import About, Clip, DataError, ItemFailed, ItemMissing, Label, LeftOut, SourceFile, Split
 from drnet.datasets.mnist import BouncingDigits
-from drnet.pipelines import jobs
 from drnet.pipelines.build import build, plan_build
-from drnet.pipelines.finish import BuildPlan
-from drnet.pipelines.jobs import BuilderError, Outcome, done_shard, write_shard
-from drnet.pipelines.shard import Fate, read_sidecar
+from drnet.pipelines.building import jobs
+from drnet.pipelines.building.finish import BuildPlan
+from drnet.pipelines.building.jobs import BuilderError, Outcome, done_shard, write_shard
+from drnet.pipelines.shards.shard import Fate, read_sidecar
 
 
 class Grey:

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from drnet.datasets.contract import DataError
 from drnet.datasets.mnist import BouncingDigits, draw
 from drnet.pipelines.build import build, plan_build
-from drnet.pipelines.dots import Dots
 from drnet.pipelines.evaluation import classifier as module
 from drnet.pipelines.evaluation.classifier import Classifier, ClassifierConfig, Task, train_classifier
 from drnet.pipelines.evaluation.judge import (
@@ -26,6 +25,7 @@ from drnet.pipelines.evaluation.judge import (
     train_judge,
     whole_frame,
 )
+from drnet.pipelines.looking.dots import Dots
 from drnet.pipelines.progress import Silent
 from drnet.pipelines.run import load_run
 from drnet.pipelines.source import Collection, open_shards

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from drnet.pipelines.loop import Logging, Loop
 from drnet.pipelines.progress import Silent
 from drnet.pipelines.run import RunError, latest_checkpoint, read_best, read_metrics, settle_config
 from drnet.pipelines.train import train
+from drnet.pipelines.training.loop import Logging, Loop
 from drnet.predictor import PredictorConfig
 from drnet.trainer import TrainConfig, Trainer
 

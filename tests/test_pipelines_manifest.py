@@ -11,11 +11,11 @@ import pytest
 from drnet.datasets.contract import DataError
 from drnet.datasets.mnist import BouncingDigits
 from drnet.pipelines.build import build, plan_build
-from drnet.pipelines.codec import Codec
 from drnet.pipelines.files import canonical_json, pretty_json, sha256_of
-from drnet.pipelines.manifest import MANIFEST, order_key, read_manifest
+from drnet.pipelines.shards.codec import Codec
+from drnet.pipelines.shards.manifest import MANIFEST, order_key, read_manifest
 
-SCHEMAS = Path(__file__).parent.parent / "pipelines"
+SCHEMAS = Path(__file__).parent.parent / "pipelines" / "shards"
 
 
 @pytest.fixture(scope="module", params=["raw", "zstd"])

@@ -1,6 +1,6 @@
 """The page: what is written is shown, never run."""
 
-from drnet.pipelines import page
+from drnet.pipelines.looking import page
 
 
 def test_text_is_escaped_everywhere() -> None:

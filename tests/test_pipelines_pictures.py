@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from drnet.pipelines.pictures import (
+from drnet.pipelines.looking.pictures import (
     GAP,
     TILE,
     enlarge,

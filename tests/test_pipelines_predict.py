@@ -18,7 +18,7 @@ import drnet
 from drnet.datasets.contract import DataError
 from drnet.datasets.mnist import BouncingDigits
 from drnet.pipelines.evaluation.frames import HIGHEST
-from drnet.pipelines.pictures import save_gif
+from drnet.pipelines.looking.pictures import save_gif
 from drnet.pipelines.prediction import features as features_module
 from drnet.pipelines.prediction.features import CACHE, EncodedLater, encode_windows, windows_of
 from drnet.pipelines.prediction.predict import Prediction, Scores, Truth, predict, write_prediction

@@ -10,11 +10,11 @@ import pytest
 from faulty_server import Server, says
 
 from drnet.datasets.mnist import BouncingDigits
-from drnet.pipelines import prefetch
 from drnet.pipelines.build import build, plan_build
 from drnet.pipelines.loader import PlannedFrames
 from drnet.pipelines.plan import Plan
-from drnet.pipelines.prefetch import fetched_ahead
+from drnet.pipelines.remote import prefetch
+from drnet.pipelines.remote.prefetch import fetched_ahead
 from drnet.pipelines.source import Collection, open_shards
 
 SHARDS, CLIPS, WINDOW = 12, 4, 3
@@ -110,7 +110,7 @@ def test_the_batches_are_the_same_with_and_without(server: Server, folder: Path)
 
 
 def test_an_error_is_left_to_the_reader(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("drnet.pipelines.download.time", SimpleNamespace(sleep=lambda _: None))
+    monkeypatch.setattr("drnet.pipelines.remote.download.time", SimpleNamespace(sleep=lambda _: None))
     for path in server.files:
         server.faults[path] = [says(404)] if path.endswith(".tar") else []
     collection = open_shards(server.url)

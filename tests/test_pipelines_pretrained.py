@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from drnet.datasets.contract import DataError
 from drnet.pipelines import pretrained as module
-from drnet.pipelines.export_model import export_model
 from drnet.pipelines.pretrained import MODEL_FORMAT, from_pretrained
 from drnet.pipelines.run import latest_checkpoint, load_run
+from drnet.pipelines.sharing.export_model import export_model
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 from drnet.datasets.contract import DataError
 from drnet.datasets.mnist import BouncingDigits
 from drnet.pipelines.build import build, plan_build
-from drnet.pipelines.push import FILES_A_COMMIT, FolderStore, HubStore, push, push_order, store_of
+from drnet.pipelines.sharing.push import FILES_A_COMMIT, FolderStore, HubStore, push, push_order, store_of
 from drnet.pipelines.verify import verify_data
 
 
@@ -85,7 +85,7 @@ def test_a_data_set_in_the_hub_is_the_folder(digits: Path) -> None:
 def test_a_push_that_was_cut_off_is_continued_and_the_manifest_comes_last(
     digits: Path, monkeypatch: pytest.MonkeyPatch, cut: int
 ) -> None:
-    monkeypatch.setattr("drnet.pipelines.push.FILES_A_COMMIT", 6)
+    monkeypatch.setattr("drnet.pipelines.sharing.push.FILES_A_COMMIT", 6)
     hub = Hub(left=cut)
     with pytest.raises(CutError):
         push(digits, HubStore("me/digits", hub))

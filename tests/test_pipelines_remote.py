@@ -18,10 +18,10 @@ from drnet.datasets.cache import cache_folder
 from drnet.datasets.contract import DataError
 from drnet.datasets.mnist import BouncingDigits
 from drnet.pipelines.build import build, plan_build
-from drnet.pipelines.cache import Entry
 from drnet.pipelines.files import sha256_of
 from drnet.pipelines.loader import PlannedFrames
 from drnet.pipelines.plan import Plan
+from drnet.pipelines.remote.cache import Entry
 from drnet.pipelines.source import Collection, open_shards
 
 FORK = multiprocessing.get_context("fork")
@@ -46,7 +46,7 @@ def server(running: Server) -> Server:
 def own_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A cache of its own for each test, and no waiting."""
     monkeypatch.setenv("DRNET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("drnet.pipelines.download.time", SimpleNamespace(sleep=lambda _: None))
+    monkeypatch.setattr("drnet.pipelines.remote.download.time", SimpleNamespace(sleep=lambda _: None))
 
 
 @pytest.fixture(scope="module")

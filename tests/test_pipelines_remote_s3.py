@@ -13,9 +13,9 @@ from drnet.datasets.cache import cache_folder
 from drnet.datasets.contract import DataError
 from drnet.datasets.mnist import BouncingDigits
 from drnet.pipelines.build import build, plan_build
-from drnet.pipelines.download import NotThere
 from drnet.pipelines.loader import PlannedFrames
 from drnet.pipelines.plan import Plan
+from drnet.pipelines.remote.download import NotThere
 from drnet.pipelines.source import Collection, open_shards
 
 s3fs = pytest.importorskip("s3fs")
@@ -93,14 +93,14 @@ def test_shards_without_manifest_and_sidecars_are_read(store: Any, folder: Path)
 
 
 def test_a_shard_is_fetched_in_blocks(store: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("drnet.pipelines.remote.BLOCK", 1000)
+    monkeypatch.setattr("drnet.pipelines.remote.answers.BLOCK", 1000)
     assert reads(open_shards("s3://bucket/data")) == reads(open_shards(folder))
 
 
 def test_a_connection_that_fails_between_blocks_is_taken_up_again(
     store: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("drnet.pipelines.remote.BLOCK", 1000)
+    monkeypatch.setattr("drnet.pipelines.remote.answers.BLOCK", 1000)
     monkeypatch.setattr("time.sleep", lambda _: None)
     cat, starts = store.cat_file, []
 

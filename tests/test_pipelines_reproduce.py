@@ -16,13 +16,13 @@ from PIL import Image
 
 from drnet.datasets.contract import DataError
 from drnet.pipelines.claim import locked
-from drnet.pipelines.loop import Logging
 from drnet.pipelines.reproduction import sources
 from drnet.pipelines.reproduction.experiments import EXPERIMENTS
 from drnet.pipelines.reproduction.reproduce import Reproduction, report, reproduce
 from drnet.pipelines.reproduction.result import Claim, Made, line_of, read_result, why_unjudged
 from drnet.pipelines.reproduction.scales import SCALES, RunPlan, Scale
 from drnet.pipelines.reproduction.sources import Absent, choose
+from drnet.pipelines.training.loop import Logging
 from drnet.presets import preset
 
 SMALLEST: dict[str, Any] = {"width": 4, "batch_size": 8, "precision": "fp32"}

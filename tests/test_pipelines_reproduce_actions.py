@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from drnet.datasets.reading.ffmpeg_binary import ffmpeg_path
-from drnet.pipelines.loop import Logging
 from drnet.pipelines.reproduction.reproduce import Reproduction, reproduce
 from drnet.pipelines.reproduction.scales import SCALES, RunPlan
+from drnet.pipelines.training.loop import Logging
 
 SMALLEST: dict[str, Any] = {"width": 4, "batch_size": 8, "precision": "fp32"}
 ATOM = replace(

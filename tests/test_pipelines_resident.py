@@ -15,10 +15,10 @@ from torch import Tensor
 from uneven import CLIPS, CPU, Notes, differences, flip, kept, planned, uneven_folders
 
 from drnet.datasets.contract import DataError
-from drnet.pipelines import device_frames, resident
-from drnet.pipelines.device_frames import choose_frames
+from drnet.pipelines.feeding import device_frames, resident
+from drnet.pipelines.feeding.device_frames import choose_frames
+from drnet.pipelines.feeding.resident import Staging, frame_counts, parts
 from drnet.pipelines.loader import FrameStream
-from drnet.pipelines.resident import Staging, frame_counts, parts
 from drnet.pipelines.source import Shard
 
 

@@ -13,9 +13,9 @@ import fsspec
 import pytest
 
 from drnet.datasets.contract import DataError
-from drnet.pipelines import room
-from drnet.pipelines.cache import Entry
 from drnet.pipelines.files import whole_file
+from drnet.pipelines.remote import room
+from drnet.pipelines.remote.cache import Entry
 
 SIZE = 1000
 FORK = multiprocessing.get_context("fork")

@@ -17,7 +17,8 @@ from torch import nn
 
 from drnet.datasets.contract import DataError
 from drnet.pipelines.run import read_metrics, save_checkpoint, settle_config
-from drnet.pipelines.runs import (
+from drnet.pipelines.train import resolve
+from drnet.pipelines.training.runs import (
     COLOURS,
     HELD_OUT,
     Curve,
@@ -35,7 +36,6 @@ from drnet.pipelines.runs import (
     sum_up,
     with_metric,
 )
-from drnet.pipelines.train import resolve
 
 LOSS = "loss/reconstruction"
 

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drnet.datasets.contract import Clip, DataError, Label
-from drnet.pipelines.codec import Codec
-from drnet.pipelines.shard import Fate, ShardWriter, Sidecar, pixel_hash, read_sidecar, tar_header, whole_shard
+from drnet.pipelines.shards.codec import Codec
+from drnet.pipelines.shards.shard import Fate, ShardWriter, Sidecar, pixel_hash, read_sidecar, tar_header, whole_shard
 
 LABELS = {"digit": Label("category", names=("zero", "one")), "x": Label("number", varying=True, unit="pixel")}
 NAMES = st.text("abcXYZ019-_.", min_size=1, max_size=99)

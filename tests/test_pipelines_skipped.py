@@ -11,9 +11,9 @@ import pytest
 
 from drnet.datasets.contract import DataError
 from drnet.pipelines.build import build, plan_build
-from drnet.pipelines.dots import Dots
-from drnet.pipelines.failures import parse_budget
+from drnet.pipelines.building.failures import parse_budget
 from drnet.pipelines.loader import PlannedFrames
+from drnet.pipelines.looking.dots import Dots
 from drnet.pipelines.plan import Plan
 from drnet.pipelines.progress import Silent
 from drnet.pipelines.run import read_metrics

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from drnet.datasets.contract import DataError
 from drnet.datasets.mnist import BouncingDigits
 from drnet.pipelines.build import build, plan_build
-from drnet.pipelines.codec import decode
+from drnet.pipelines.shards.codec import decode
 from drnet.pipelines.source import Collection, Shard, open_shards
 
 DATA = BouncingDigits("optdigits", clips=7, test_clips=2, frames=4, size=16)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from drnet.datasets.contract import Clip, DataError, Split
 from drnet.datasets.mnist import BouncingDigits
 from drnet.pipelines.build import build, plan_build
-from drnet.pipelines.codec import Codec
-from drnet.pipelines.dots import Dots
+from drnet.pipelines.looking.dots import Dots
+from drnet.pipelines.shards.codec import Codec
 from drnet.pipelines.source import Collection, open_shards
 
 DATA = BouncingDigits("optdigits", clips=5, test_clips=0, frames=4, size=16)

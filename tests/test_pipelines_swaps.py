@@ -15,9 +15,16 @@ from drnet.datasets.contract import DataError
 from drnet.datasets.mnist import BouncingDigits
 from drnet.model import DrNet, DrNetConfig
 from drnet.pipelines.build import build, plan_build
+from drnet.pipelines.looking.swaps import (
+    held_out,
+    held_out_clips,
+    held_out_frames,
+    mean_frame,
+    save_driven,
+    swap_errors,
+)
+from drnet.pipelines.looking.truth import truth_of
 from drnet.pipelines.source import Collection, open_shards
-from drnet.pipelines.swaps import held_out, held_out_clips, held_out_frames, mean_frame, save_driven, swap_errors
-from drnet.pipelines.truth import truth_of
 
 CPU = torch.device("cpu")
 
@@ -113,7 +120,7 @@ def test_the_truth_below_a_driven_clip_is_its_own_content_in_the_drivers_pose(
     asked: list[tuple[int, int, int]] = []
     drawn = truth_of(collection)
     assert drawn is not None
-    monkeypatch.setattr("drnet.pipelines.swaps.truth_of", lambda clips: lambda *w: asked.append(w) or drawn(*w))
+    monkeypatch.setattr("drnet.pipelines.looking.swaps.truth_of", lambda clips: lambda *w: asked.append(w) or drawn(*w))
     save_driven(tmp_path / "driven.gif", model, collection, CPU, rows=2)
     assert asked == [(clip, 0, time) for time in range(6) for clip in (1, 2)]
 

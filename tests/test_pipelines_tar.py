@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drnet.datasets.contract import DataError
-from drnet.pipelines.tar import BLOCK, Member, plain_members
+from drnet.pipelines.shards.tar import BLOCK, Member, plain_members
 
 HERE = Path("x.tar")
 FORMS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
@@ -201,6 +201,6 @@ def test_bytes_behind_the_end_are_refused() -> None:
 
 
 def test_too_many_members_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("drnet.pipelines.tar.MEMBERS_LIMIT", 3)
+    monkeypatch.setattr("drnet.pipelines.shards.tar.MEMBERS_LIMIT", 3)
     assert len(read(header() * 2 + bytes(1024))) == 2
     assert "more than 3 members" in refused(header() * 3 + bytes(1024))

@@ -306,7 +306,7 @@ def test_training_needs_no_test_shards(digits: Path, tmp_path: Path) -> None:
 def test_a_pattern_in_the_working_folder_samples_held_out_clips(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from drnet.pipelines import swaps
+    from drnet.pipelines.looking import swaps
 
     monkeypatch.chdir(digits)
     spec = "train-{000000..000001}.tar"

@@ -8,8 +8,8 @@ import pytest
 from drnet.datasets.chairs import Chairs
 from drnet.datasets.mnist import BouncingDigits
 from drnet.pipelines.build import build, plan_build
+from drnet.pipelines.looking.truth import digits_truth, truth_of
 from drnet.pipelines.source import Collection, open_shards
-from drnet.pipelines.truth import digits_truth, truth_of
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import pytest
 
 from drnet.datasets.contract import DataError
-from drnet.pipelines import urls
+from drnet.pipelines.remote import urls
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from drnet.datasets.contract import DataError
 from drnet.datasets.mnist import BouncingDigits
 from drnet.pipelines.build import build, plan_build
-from drnet.pipelines.manifest import ACCOUNTING, MANIFEST, read_manifest
+from drnet.pipelines.shards.manifest import ACCOUNTING, MANIFEST, read_manifest
 from drnet.pipelines.verify import verify_data
 
 DATA = BouncingDigits("optdigits", clips=6, test_clips=2, frames=3, size=16)

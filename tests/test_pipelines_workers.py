@@ -17,8 +17,8 @@ import pytest
 from drnet.datasets.contract import DataError
 from drnet.datasets.mnist import BouncingDigits
 from drnet.pipelines.build import build, plan_build
-from drnet.pipelines.manifest import MANIFEST
-from drnet.pipelines.workers import LocalPool, in_any_order, local_pool
+from drnet.pipelines.building.workers import LocalPool, in_any_order, local_pool
+from drnet.pipelines.shards.manifest import MANIFEST
 
 ROOT = Path(__file__).parent.parent
 BUILD = ["data", "build", "mnist", "--source", "optdigits", "--clips", "160", "--frames", "6", "--size", "16"]
@@ -225,7 +225,7 @@ def test_a_worker_killed_at_the_very_end_is_not_waited_for(killed: int) -> None:
     # The one that waits for a job holds a lock, on which the other waits: asked to end, it would never hear that.
     script = """
 import multiprocessing, os, signal, sys, time
-from drnet.pipelines.workers import LocalPool, in_any_order, local_pool
+from drnet.pipelines.building.workers import LocalPool, in_any_order, local_pool
 for _ in range(8):
     with local_pool(2, start="fork") as pool:
         assert len(list(in_any_order(abs, range(4), pool))) == 4

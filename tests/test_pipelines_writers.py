@@ -19,9 +19,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from drnet.datasets.contract import DataError
 from drnet.pipelines.progress import Silent
 from drnet.pipelines.run import latest_checkpoint, read_config, read_metrics, settle_config
-from drnet.pipelines.runs import read_run, sum_up
 from drnet.pipelines.train import Logging, resolve, train
-from drnet.pipelines.writers import Guarded, Writers, check_wandb, open_writers
+from drnet.pipelines.training.runs import read_run, sum_up
+from drnet.pipelines.training.writers import Guarded, Writers, check_wandb, open_writers
 
 NOISE = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from drnet.datasets.contract import About, Clip, DataError, Label, SourceFile, Split
 from drnet.pipelines.build import build, plan_build
-from drnet.pipelines.device_frames import DeviceFrames, choose_frames
+from drnet.pipelines.feeding.device_frames import DeviceFrames, choose_frames
 from drnet.pipelines.loader import Batch, PlannedFrames, to_device
 from drnet.pipelines.plan import Plan
 from drnet.pipelines.progress import Silent

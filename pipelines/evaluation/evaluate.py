@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from drnet.datasets.cache import cache_folder
 from drnet.datasets.contract import SPLITS, DataError
 from drnet.pipelines.evaluation import frames as frame_scores
 from drnet.pipelines.evaluation.curves import save_metric_curves
@@ -22,19 +23,19 @@ from drnet.pipelines.evaluation.scenes import DigitScenes, digit_scenes
 from drnet.pipelines.evaluation.steps import Meter, Pass
 from drnet.pipelines.evaluation.swap_scores import swap_scores
 from drnet.pipelines.files import pretty_json, write_whole
+from drnet.pipelines.looking.truth import truth_of
 from drnet.pipelines.prediction.rollout import FOLDER, load_predictor
 from drnet.pipelines.progress import Progress, Silent
 from drnet.pipelines.run import Checkpoint, RunError, data_error_if_size_differs, latest_checkpoint, load_run
 from drnet.pipelines.source import Collection, open_shards
 from drnet.pipelines.train import choose_device
-from drnet.pipelines.truth import truth_of
 from drnet.pipelines.versions import versions
 from drnet.predictor import PosePredictor
 
 METRICS_FORMAT = 1
 SECTIONS = ("frames", "swap", "position", "disentanglement", "identity", "inception")
 MANY_DIGITS = 100  # clips of digits that are scored by default: there can be any number of them
-CACHE = "evaluation"  # in the run folder: what judges learned
+JUDGES = "judges"  # in the user's cache: what they learned of a data set serves every run
 
 
 @dataclass(frozen=True)
@@ -306,7 +307,7 @@ def identity_section(subject: Subject) -> dict[str, Any]:
     from drnet.pipelines.evaluation.judge import CLIPS, identity, train_judge
     from drnet.pipelines.evaluation.judge import STEPS as JUDGED
 
-    training, cache = open_shards(subject.shards, ["train"]), subject.run / CACHE / "judge"
+    training, cache = open_shards(subject.shards, ["train"]), cache_folder() / JUDGES
     judge = train_judge(training, subject.collection, cache, str(subject.device), subject.seed, subject.progress)
     found = identity(
         subject.model,
@@ -331,7 +332,7 @@ def inception_section(subject: Subject) -> dict[str, Any]:
     offsets = [offset for offset in OFFSETS if offset + WINDOW - 1 <= steps]
     if not offsets:
         raise DataError(f"an Inception Score takes {WINDOW} predicted frames, and there are {steps}")
-    training, cache = open_shards(subject.shards, ["train"]), subject.run / CACHE / "inception"
+    training, cache = open_shards(subject.shards, ["train"]), cache_folder() / JUDGES
     classifier = train_action_classifier(
         training, subject.collection, cache, str(subject.device), subject.seed, subject.progress
     )

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from drnet.pipelines.evaluation.intervals import FEW, Bootstrap, Interval, as_list
-from drnet.pipelines.pictures import Frames
+from drnet.pipelines.looking.pictures import Frames
 
 ROWS = {
     "predicted": "predicted by model and predictor",

@@ -21,7 +21,7 @@ from drnet.datasets.draws import integers, key_of, permutation, words
 from drnet.model import DrNet
 from drnet.pipelines.evaluation.classifier import Classifier, ClassifierConfig, Task, train_classifier
 from drnet.pipelines.loader import to_device
-from drnet.pipelines.pictures import unit_to_uint8
+from drnet.pipelines.looking.pictures import unit_to_uint8
 from drnet.pipelines.prediction.rollout import predicted_frames
 from drnet.pipelines.progress import Progress, Silent
 from drnet.pipelines.source import Collection

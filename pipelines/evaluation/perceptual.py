@@ -21,7 +21,7 @@ from drnet.i3d import CLASSES, I3D, SHORTEST, SIDE
 from drnet.lpips import SMALLEST, Backbone, Lpips
 from drnet.pipelines.evaluation.frames import Metric
 from drnet.pipelines.files import regular_size
-from drnet.pipelines.pictures import Frames
+from drnet.pipelines.looking.pictures import Frames
 
 MOST_BYTES = 1 << 30  # of a file of weights: VGG-16 with its classifier takes 528 MiB
 LONGEST = 100  # frames of a video for FVD: they are kept until the last one has come

@@ -19,7 +19,7 @@ from drnet.datasets.mnist import COLOURS
 from drnet.pipelines.evaluation.frames import ROWS
 from drnet.pipelines.evaluation.intervals import Bootstrap
 from drnet.pipelines.evaluation.scenes import DigitScenes
-from drnet.pipelines.pictures import Frames
+from drnet.pipelines.looking.pictures import Frames
 
 STEPS = (1, 2, 5, 10, 95, 500)
 INK = 1 / 16  # of full brightness: what is brighter covers what lies behind

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drnet.datasets.mnist import COLOURS, draw, position
-from drnet.pipelines.pictures import Frames
+from drnet.pipelines.looking.pictures import Frames
 from drnet.pipelines.source import Collection
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from drnet.pipelines.evaluation.protocols import Window
 from drnet.pipelines.evaluation.scenes import DigitScenes
 from drnet.pipelines.loader import to_device
-from drnet.pipelines.pictures import Frames, unit_to_uint8
+from drnet.pipelines.looking.pictures import Frames, unit_to_uint8
 from drnet.pipelines.prediction.rollout import predicted_frames
 from drnet.pipelines.progress import Progress
 from drnet.pipelines.source import Collection

@@ -13,10 +13,10 @@ from drnet.datasets.contract import DataError
 from drnet.pipelines.evaluation.frames import as_tensor, psnr, ssim
 from drnet.pipelines.evaluation.intervals import Bootstrap
 from drnet.pipelines.loader import to_device
-from drnet.pipelines.pictures import Frames, unit_to_uint8
+from drnet.pipelines.looking.pictures import Frames, unit_to_uint8
+from drnet.pipelines.looking.truth import Truth
 from drnet.pipelines.progress import Progress
 from drnet.pipelines.source import Collection
-from drnet.pipelines.truth import Truth
 
 PAIRS, OF_A_CLIP, AT_ONCE = 512, 16, 64  # pairs of all clips at most, of each clip on average at most, in a batch
 ROWS = {

@@ -16,7 +16,7 @@ from drnet.pipelines.figures.rollout import ENDED, true_cell
 from drnet.pipelines.figures.scene import Scene
 from drnet.pipelines.figures.score import decibels, shown
 from drnet.pipelines.figures.sheet import Cell, Row, Sheet, Span
-from drnet.pipelines.pictures import Frames
+from drnet.pipelines.looking.pictures import Frames
 
 MISSING = ("MCNet",)
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from drnet.datasets.contract import DataError
-from drnet.pipelines.ffmpeg import save_mp4
 from drnet.pipelines.figures.page import to_picture, to_svg
 from drnet.pipelines.figures.sheet import Sheet, page_of
 from drnet.pipelines.files import write_whole
-from drnet.pipelines.pictures import PAPER, Frames, save_gif, save_png
+from drnet.pipelines.looking.ffmpeg import save_mp4
+from drnet.pipelines.looking.pictures import PAPER, Frames, save_gif, save_png
 
 STILL, MOVING = (".png", ".svg"), (".gif", ".mp4")
 

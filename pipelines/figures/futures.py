@@ -15,7 +15,7 @@ from drnet.datasets.contract import DataError
 from drnet.model import DrNet
 from drnet.pipelines.figures.beside import Beside
 from drnet.pipelines.figures.scene import Scene, Shot, drawn_clips, named_clips
-from drnet.pipelines.pictures import Frames
+from drnet.pipelines.looking.pictures import Frames
 from drnet.pipelines.prediction.predict import Truth
 from drnet.pipelines.prediction.rollout import load_predictor, predicted_frames
 from drnet.predictor import PosePredictor

@@ -14,7 +14,7 @@ from drnet.pipelines.figures.figure import Figure
 from drnet.pipelines.figures.scene import Scene, Shot, drawn_clips, named_clips
 from drnet.pipelines.figures.sheet import Cell, Row, Sheet, Span
 from drnet.pipelines.loader import to_device
-from drnet.pipelines.pictures import unit_to_uint8
+from drnet.pipelines.looking.pictures import unit_to_uint8
 
 MOVIE_STEPS = 24  # pictures from the first pose to the second; the movie goes back as well
 

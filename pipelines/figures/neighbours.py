@@ -17,7 +17,7 @@ from drnet.pipelines.export import FRAMES_AT_ONCE, encode
 from drnet.pipelines.figures.figure import Figure
 from drnet.pipelines.figures.scene import Scene, Shot, clips_of, drawn_clips, named_clips
 from drnet.pipelines.figures.sheet import Cell, Row, Sheet
-from drnet.pipelines.pictures import Frames
+from drnet.pipelines.looking.pictures import Frames
 from drnet.pipelines.prediction.rollout import predicted_frames
 from drnet.pipelines.progress import Progress, Silent
 from drnet.pipelines.source import Collection

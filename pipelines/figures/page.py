@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape, quoteattr
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from drnet.pipelines.pictures import PAPER, Frames, to_rgb
+from drnet.pipelines.looking.pictures import PAPER, Frames, to_rgb
 
 INK, PALE, EDGE, MARK = "#111111", "#666666", "#d0d0d0", "#1f6fb4"
 SIZE = 12  # pixels, of plain text

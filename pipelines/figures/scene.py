@@ -12,10 +12,10 @@ import torch
 
 from drnet.datasets.contract import DataError, Label
 from drnet.model import DrNet
-from drnet.pipelines.pictures import Frames
+from drnet.pipelines.looking.pictures import Frames
+from drnet.pipelines.looking.swaps import held_out_clips
 from drnet.pipelines.run import Checkpoint, data_error_if_size_differs, load_run
 from drnet.pipelines.source import Collection, open_shards
-from drnet.pipelines.swaps import held_out_clips
 from drnet.pipelines.train import choose_device
 from drnet.pipelines.versions import versions
 

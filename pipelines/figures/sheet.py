@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from drnet.pipelines.figures.page import EDGE, INK, MARK, PALE, SIZE, Line, Page, Picture, Text, width_of, wrapped
-from drnet.pipelines.pictures import TILE, Frames
+from drnet.pipelines.looking.pictures import TILE, Frames
 
 GAP, BREAK = 6, 22  # pixels between columns, and where the columns' meaning changes
 SMALL = 11  # pixels, of captions and notes

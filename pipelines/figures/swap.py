@@ -15,9 +15,9 @@ from drnet.pipelines.figures.figure import Figure
 from drnet.pipelines.figures.scene import Scene, Shot, drawn_clips, frame_of, named_clips
 from drnet.pipelines.figures.score import decibels
 from drnet.pipelines.figures.sheet import Cell, Row, Sheet, Span
-from drnet.pipelines.pictures import Frames
-from drnet.pipelines.swaps import swapped
-from drnet.pipelines.truth import Truth, truth_of
+from drnet.pipelines.looking.pictures import Frames
+from drnet.pipelines.looking.swaps import swapped
+from drnet.pipelines.looking.truth import Truth, truth_of
 
 LONGEST = 60  # frames of a movie
 

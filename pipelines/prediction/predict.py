@@ -18,9 +18,9 @@ from drnet.datasets.mnist import BouncingDigits
 from drnet.datasets.reading.digits import OPTDIGITS
 from drnet.pipelines.evaluation.frames import HIGHEST
 from drnet.pipelines.evaluation.scenes import DigitScenes
-from drnet.pipelines.ffmpeg import save_mp4
 from drnet.pipelines.files import pretty_json, write_whole
-from drnet.pipelines.pictures import Frames, save_gif, save_png
+from drnet.pipelines.looking.ffmpeg import save_mp4
+from drnet.pipelines.looking.pictures import Frames, save_gif, save_png
 from drnet.pipelines.prediction.rollout import FOLDER, load_predictor, predicted_frames
 from drnet.pipelines.prediction.sheets import contact_sheet, moments, movie_page
 from drnet.pipelines.progress import Progress, Silent

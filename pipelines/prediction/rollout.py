@@ -15,7 +15,7 @@ from torch import Tensor
 
 from drnet.model import DrNet, vector_of
 from drnet.pipelines.loader import to_device
-from drnet.pipelines.pictures import unit_to_uint8
+from drnet.pipelines.looking.pictures import unit_to_uint8
 from drnet.pipelines.run import (
     CONFIG,
     Checkpoint,

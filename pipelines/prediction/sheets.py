@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from drnet.pipelines.pictures import PAPER, Frames, enlarge, tile, to_rgb, with_margins
+from drnet.pipelines.looking.pictures import PAPER, Frames, enlarge, tile, to_rgb, with_margins
 
 OBSERVED, PREDICTED = (40, 110, 200), (230, 130, 30)  # borders: blue, orange
 BORDER = 3  # pixels

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from drnet.datasets.draws import integers, key_of, uniforms, words
-from drnet.pipelines.loop import Logging, Loop
 from drnet.pipelines.plan import Plan
 from drnet.pipelines.prediction.features import Encoded, Windows, encoded, features_of, windows_of
 from drnet.pipelines.prediction.rollout import FOLDER, check_belongs
@@ -33,7 +32,8 @@ from drnet.pipelines.run import (
 )
 from drnet.pipelines.source import Collection, open_shards
 from drnet.pipelines.train import choose_device, describe, make_trainer, restore
-from drnet.pipelines.writers import check_wandb
+from drnet.pipelines.training.loop import Logging, Loop
+from drnet.pipelines.training.writers import check_wandb
 from drnet.predictor import PosePredictor, PredictorConfig
 from drnet.trainer import TrainConfig
 

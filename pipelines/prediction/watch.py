@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from drnet.datasets.contract import DataError
-from drnet.pipelines.pictures import Frames, enlarge, tile, with_margins
+from drnet.pipelines.looking.pictures import Frames, enlarge, tile, with_margins
+from drnet.pipelines.looking.swaps import held_out_clips
 from drnet.pipelines.prediction.features import EncodedLater, Windows, windows_of
 from drnet.pipelines.prediction.rollout import predicted_frames
 from drnet.pipelines.source import Collection
-from drnet.pipelines.swaps import held_out_clips
 from drnet.predictor import PosePredictor, PredictorConfig
 from drnet.trainer import Trainer
 

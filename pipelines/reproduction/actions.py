@@ -17,7 +17,7 @@ from drnet.pipelines.figures.difference import difference_figure
 from drnet.pipelines.figures.neighbours import neighbours_figure
 from drnet.pipelines.figures.rollout import rollout_figure
 from drnet.pipelines.figures.scene import Scene, open_scene
-from drnet.pipelines.pictures import save_curves
+from drnet.pipelines.looking.pictures import save_curves
 from drnet.pipelines.prediction.rollout import load_predictor
 from drnet.pipelines.reproduction.result import NOT_YET, Made
 from drnet.pipelines.reproduction.tables import computed, frame_tables

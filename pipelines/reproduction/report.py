@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from drnet.pipelines import page
 from drnet.pipelines.files import write_whole
+from drnet.pipelines.looking import page
 from drnet.pipelines.reproduction.experiments import EXPERIMENTS, Experiment
 from drnet.pipelines.reproduction.result import NO_NUMBER, read_result
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from drnet.datasets.contract import DataError
-from drnet.pipelines.loop import Logging
+from drnet.pipelines.training.loop import Logging
 
 TURNS = {"toys": "turns", "classes": "turns"}  # both roles are trained alike: with small NORB they are the same runs
 

@@ -17,13 +17,13 @@ from drnet.datasets.contract import DataError
 from drnet.pipelines.build import build, plan_build
 from drnet.pipelines.export import export_features, load_features
 from drnet.pipelines.files import pretty_json, read_json, write_whole
-from drnet.pipelines.manifest import MANIFEST, Manifest, read_manifest
 from drnet.pipelines.prediction.rollout import FOLDER, check_belongs
 from drnet.pipelines.prediction.train import train_predictor
 from drnet.pipelines.progress import Progress
 from drnet.pipelines.reproduction.scales import Scale
 from drnet.pipelines.reproduction.sources import Chosen, choose
 from drnet.pipelines.run import CONFIG, RunError, choose_checkpoint, latest_checkpoint, read_config
+from drnet.pipelines.shards.manifest import MANIFEST, Manifest, read_manifest
 from drnet.pipelines.train import train
 
 SECONDS = "seconds.json"
