@@ -14,12 +14,13 @@ from typer.core import TyperGroup
 from drnet.cli import console
 from drnet.cli.fetch import bars
 from drnet.datasets.catalogue import BUILDERS, data_set_class, settings_of
-from drnet.datasets.contract import SPLITS, DataError, DataSet, Fetching, Limited
+from drnet.datasets.contract import SPLITS, DataError, DataSet, Fetching, Lacking, Limited
 
 if TYPE_CHECKING:
     from drnet.pipelines.build import BuildReport
 
 Codec = Literal["raw", "zstd"]
+NAMED = 5  # missing items that a dry run names in each split
 
 Workers = Annotated[
     int, typer.Option("--workers", metavar="N", help="Processes; the result is the same with any number.")
@@ -132,9 +133,23 @@ def run_build(
             f"would write {len(plan.jobs) - kept} of {len(plan.jobs)} shards and keep {kept}: {counts} items in {out} "
             f"(build {plan.build[:12]})"
         )
+        for line in missing_lines(data):
+            console.say(line)
         return
     tell_report(build(plan, out, workers, console.Bar(), scheduler=scheduler, budget=budget))
     console.say(f"next: drnet data preview {shlex.quote(str(out))} --out preview.png")
+
+
+def missing_lines(data: DataSet) -> list[str]:
+    """Say what the source of a data set lacks, a line for each split: how many items, and the first of them."""
+    if not isinstance(data, Lacking):
+        return []
+    lines = []
+    for split in SPLITS:
+        if names := data.missing_items(split):
+            few = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+            lines.append(f"{split}: {len(names):,} of {data.count(split):,} items are missing from the source ({few})")
+    return lines
 
 
 def tell_report(report: "BuildReport") -> None:

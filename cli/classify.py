@@ -101,13 +101,13 @@ def classify(
 
 
 def _show(name: str, result: "Result") -> None:
-    from drnet.pipelines.evaluation.classify_pictures import POINTS, confusion_rows, point_rows, runs_text
+    from drnet.pipelines.evaluation.classify_pictures import POINTS, confusion_rows, point_rows, spread_text
 
     settings = result.settings
     told = f"{name}: {result.label} from {settings['features']}"
-    tested = f"accuracy on {result.rows['test']:,} test rows (95% over {runs_text(result)})"
+    tested = f"accuracy on {result.rows['test']:,} test rows (in brackets: {spread_text(result)})"
     frames = "1 frame" if settings["window"] == 1 else f"{settings['window']} frames"
-    facts = f"a row is {frames}, a group one {settings['group']}; most frequent class {100 * result.chance:.1f}%"
+    facts = f"a row is {frames}, a group one {settings['group']}; always {result.commonest}: {100 * result.chance:.1f}%"
     console.say_table(f"{told}, {tested}; {facts}", POINTS, point_rows(result))
     columns, rows = confusion_rows(result)
     title = f"{name}: the network's confusion, summed over {len(result.points[-1].runs)} fits"
@@ -125,13 +125,13 @@ def named_files(texts: list[str]) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for text in texts:
         name, equals, path = text.partition("=")
-        if not equals or Path(text).is_file():
+        if not equals or Path(text).exists():
             name, path = Path(text).stem, text
         if not name or name in files:
             raise ValueError(
                 f"{text}: the name '{name}' is not allowed twice or empty; give each file its own: NAME={path}"
             )
-        if not Path(path).is_file():
+        if not Path(path).exists():
             raise ValueError(f"{path}: no such file; `drnet export-features RUN --shards S --out {path}` writes it")
         files[name] = Path(path)
     return files

@@ -23,7 +23,15 @@ class SplitName(StrEnum):
     test = "test"
 
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a data set.")]
+def local_folder(text: str) -> Path:
+    """Return the folder that an argument names; a URL is wrong usage of what writes there or sends from there."""
+    if "://" in text and not text.startswith("file:///"):
+        raise typer.BadParameter("a URL is not allowed here; name the data set's folder on this machine")
+    return Path(text.removeprefix("file://"))
+
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a data set.", parser=local_folder)]
+Data = Annotated[str, typer.Argument(metavar="DIR|URL", help="A data set, or a pattern of its shards.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -58,7 +66,7 @@ def list_data_sets(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def info(folder: Folder, as_json: AsJson = False) -> None:
+def info(folder: Data, as_json: AsJson = False) -> None:
     """Say what a data set holds.
 
     Example: drnet data info data/mnist
@@ -81,7 +89,7 @@ def info(folder: Folder, as_json: AsJson = False) -> None:
         console.say(f"  {kind}: " + ", ".join(name for name, text in found["labels"].items() if text == kind))
     console.say(f"split by {found['split_key']}; content by {found['content_key']}")
     console.say("parameters: " + ", ".join(f"{k} {v}" for k, v in found["parameters"].items()))
-    for split, part in found["splits"].items():
+    for split, part in found["splits"].items() if found["whole"] else ():
         console.say(f"{split} items: " + ", ".join(f"{number} {fate}" for fate, number in part["items"].items()))
     for note in found["notes"]:
         console.say(f"note: {note}")
@@ -91,11 +99,11 @@ def info(folder: Folder, as_json: AsJson = False) -> None:
 
 @app.command()
 def verify(
-    folder: Folder,
+    folder: Data,
     fast: Annotated[bool, typer.Option("--fast", help="Hashes only; do not decode the clips.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check every file of a data set: hashes, archive members, labels, and every frame.
+    """Check every file of a data set: hashes, archive members, labels, and every frame. Behind a URL, all are fetched.
 
     Example: drnet data verify data/mnist
     """
@@ -114,7 +122,7 @@ def verify(
 
 @app.command()
 def preview(
-    folder: Annotated[str, typer.Argument(metavar="DIR|URL", help="A data set, or a pattern of its shards.")],
+    folder: Data,
     out: Annotated[Path, typer.Option(metavar="x.png|x.gif|x.mp4", help="A contact sheet, or an animation.")],
     split: Annotated[SplitName, typer.Option(help="Which clips.")] = SplitName.train,
     clips: Annotated[int, typer.Option(metavar="N", min=1, help="How many clips.")] = 8,

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from drnet.cli import console
-
-SHOWN = (1, 5, 10, 20, 50, 100, 500)  # steps with a column
+from drnet.cli.options import Checkpoint
 
 
 def evaluate(
@@ -33,7 +32,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Only this: frames, swap, position, disentanglement, identity or inception; may be repeated.",
+            help="Only this: frames, swap, position, disentanglement, identity or inception; may be repeated. Where one "
+            "that is asked for so cannot be computed at all, the command ends with exit code 1, after the others.",
         ),
     ] = None,
     position_step: Annotated[
@@ -41,7 +41,12 @@ def evaluate(
         typer.Option(metavar="N", help="Look for digits at this step; may be repeated.  [default: 1 2 5 10 95 500]"),
     ] = None,
     clips: Annotated[
-        int | None, typer.Option(metavar="N", help="Score so many clips, evenly spread.  [default: all; digits: 100]")
+        str | None,
+        typer.Option(
+            metavar="N|KEY,...",
+            help="Clips of frames, swap and position: so many, evenly spread, or these; KEY:FRAME is observed from there, "
+            "from 1.  [default: all; digits: 100]",
+        ),
     ] = None,
     lpips: Annotated[
         Path | None,
@@ -51,6 +56,7 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FILE", help="FVD too, with these weights: of I3D (RGB, Kinetics-400), a state dict."),
     ] = None,
+    checkpoint: Checkpoint = "last",
     seed: Annotated[int, typer.Option(metavar="N", help="Of everything that is drawn.")] = 0,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the JSON instead of the tables.")] = False,
@@ -59,7 +65,7 @@ def evaluate(
 
     PSNR and SSIM of every predicted step; on generated data also swaps and the digits' positions against the truth;
     what content and pose tell of the labels; identity as a judge sees it; the Inception Score of actions. What cannot
-    be computed is named, with the reason.
+    be computed is named, with the reason; that is an error only where --section asks for it.
 
     Example: drnet evaluate runs/mnist --shards data/mnist --out results/metrics.json
 
@@ -68,6 +74,7 @@ def evaluate(
     console.check_ending(out, ".json")
     from drnet.pipelines.evaluation.evaluate import SECTIONS, STEPS, save_report
     from drnet.pipelines.evaluation.evaluate import evaluate as run_evaluation
+    from drnet.pipelines.looking.clips import asked_clips
 
     report = run_evaluation(
         run,
@@ -77,23 +84,31 @@ def evaluate(
         steps,
         section or SECTIONS,
         position_step or STEPS,
-        clips,
+        None if clips is None else asked_clips(clips),
         seed,
         device,
         console.Bar(),
         lpips,
         fvd,
+        checkpoint,
     )
     picture = save_report(out, report)
     if as_json:
-        return console.say_json(report)
-    say_report(report)
-    console.say(f"wrote {out}" + (f" and {picture}" if picture else ""))
+        console.say_json(report)
+    else:
+        say_report(report)
+        console.say(f"wrote {out}" + (f" and {picture}" if picture else ""))
+    absent = [name for name in dict.fromkeys(section or ()) if "not_computed" in report[name]]
+    for name in absent:
+        console.err.print(f"drnet: error: section {name} not computed: {report[name]['not_computed']}", markup=False)
+    if absent:
+        raise typer.Exit(1)
 
 
 def say_report(report: Mapping[str, Any]) -> None:
     """Print an evaluation: its tables, what they are made of, and what there is not."""
-    kind = report["protocol"]
+    kind, run = report["protocol"], report["run"]
+    console.say(f"preset {run['preset']}, step {run['step']:,}")
     console.say(f"protocol {kind['name']}: {kind['about']}")
     for line in kind["differences"]:
         console.say(f"differs: {line}")
@@ -125,7 +140,10 @@ def say_report(report: Mapping[str, Any]) -> None:
 
 def say_frames(_: str, section: Mapping[str, Any]) -> None:
     """Print PSNR and SSIM of some steps, and the means with their intervals."""
-    steps = [step for step in SHOWN if step <= section["steps"][-1]]
+    from drnet.pipelines.evaluation.frames import shown_steps
+
+    steps = shown_steps(section["steps"])
+    counts = ["clips", *(str(section["clips_at_step"][step - 1]) for step in steps), *[""] * len(section["means"])]
     for metric, unit, digits in (("psnr", "PSNR, dB", 2), ("ssim", "SSIM", 4), ("lpips", "LPIPS", 4)):
         if metric not in section:
             continue
@@ -135,7 +153,7 @@ def say_frames(_: str, section: Mapping[str, Any]) -> None:
             cells = [number(curve["mean"][step - 1], digits) for step in steps]
             rows.append([row, *cells, *(with_interval(mean[metric][row], digits) for mean in section["means"])])
         title = f"{section['windows']} windows of {section['clips']} clips, {section['settings']['implementation']}"
-        console.say_table(title if metric == "psnr" else "", columns, rows)
+        console.say_table(title if metric == "psnr" else "", columns, [*rows, counts])
     if section["too_short"]:
         console.say(f"frames: {section['too_short']} clips are too short and left out")
 

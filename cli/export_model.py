@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from drnet.cli import console
+from drnet.cli.options import Checkpoint
 
 
 class FormatName(StrEnum):
@@ -24,9 +25,7 @@ def export_model(
     kind: Annotated[
         FormatName, typer.Option("--format", help="Weights for drnet, or graphs that need no drnet.")
     ] = FormatName.safetensors,
-    checkpoint: Annotated[
-        str, typer.Option(metavar="last|best|STEP", help="best: the lowest error of held-out frames.")
-    ] = "last",
+    checkpoint: Checkpoint = "last",
     licence: Annotated[
         str | None, typer.Option(metavar="ID", help="Of the weights: mit, cc-by-4.0, ...  [default: the data set's]")
     ] = None,

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from drnet.cli import console
+from drnet.cli.options import Checkpoint
 
 
 def export_features(
@@ -14,9 +15,7 @@ def export_features(
     shards: Annotated[str, typer.Option(metavar="S", help="Folder of a data set, pattern of tars, or URL.")],
     out: Annotated[Path, typer.Option(metavar="F.h5", help="HDF5 file.")] = Path("features.h5"),
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to encode.")] = "auto",
-    checkpoint: Annotated[
-        str, typer.Option(metavar="last|best|STEP", help="best: the lowest error of held-out frames.")
-    ] = "last",
+    checkpoint: Checkpoint = "last",
 ) -> None:
     """Write content and pose of every frame, with all labels, to an HDF5 file.
 
@@ -44,7 +43,7 @@ def probe(
     """
     if out is not None:
         console.check_ending(out, ".json")
-    if not features.is_file():
+    if not features.exists():
         raise ValueError(f"{features}: no such file; `drnet export-features RUN --shards S --out {features}` writes it")
     from drnet.pipelines.files import pretty_json, write_whole
     from drnet.pipelines.probe import SCORES, score_rows

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from drnet.cli import console
+from drnet.cli.options import Checkpoint
 
 if TYPE_CHECKING:
     from drnet.pipelines.figures.beside import Beside
@@ -19,16 +20,23 @@ Shards = Annotated[str, typer.Option(metavar="S", help="Folder of a data set, pa
 Out = Annotated[Path, typer.Option(metavar="F", help="Picture (.png, .svg) or movie (.gif, .mp4).")]
 Still = Annotated[Path, typer.Option(metavar="F", help="Picture: .png or .svg.")]
 Clips = Annotated[
-    str, typer.Option(metavar="KEY,...", help="Clips to show; KEY:FRAME names a frame too.  [default: drawn ones]")
+    str,
+    typer.Option(metavar="N|KEY,...", help="Clips: so many drawn ones, or these; KEY:FRAME names a frame too, from 1."),
 ]
 Pair = Annotated[
-    str, typer.Option(metavar="KEY,...", help="Clips; KEY:FIRST-LAST names the frames too.  [default: drawn ones]")
+    str,
+    typer.Option(
+        metavar="N|KEY,...", help="Clips: so many drawn ones, or these; KEY:FIRST-LAST names the frames too, from 1."
+    ),
 ]
 Begins = Annotated[
-    str, typer.Option(metavar="KEY,...", help="Clips; KEY:FRAME observes from there.  [default: drawn ones]")
+    str,
+    typer.Option(
+        metavar="N|KEY,...", help="Clips: so many drawn ones, or these; KEY:FRAME is observed from there, from 1."
+    ),
 ]
 Split = Annotated[Literal["test", "train"], typer.Option(help="test: clips that training did not see.")]
-Rows = Annotated[int, typer.Option(metavar="N", min=1, help="Clips that are drawn.")]
+Rows = Annotated[int | None, typer.Option(metavar="N", min=1, help="The same as --clips N.")]
 Columns = Annotated[int, typer.Option(metavar="N", min=1, help="Frames beside each other.")]
 Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Of the clips and frames that are drawn.")]
 BesideRuns = Annotated[
@@ -59,13 +67,12 @@ def swap(
     run: Run,
     shards: Shards,
     out: Out = Path("swap.png"),
-    clips: Clips = "",
-    poses: Annotated[
-        str, typer.Option(metavar="KEY,...", help="As --clips, of the top row.  [default: drawn ones]")
-    ] = "",
+    clips: Clips = "6",
+    poses: Annotated[str, typer.Option(metavar="N|KEY,...", help="As --clips, of the top row.")] = "8",
+    checkpoint: Checkpoint = "last",
     split: Split = "test",
-    rows: Rows = 6,
-    columns: Columns = 8,
+    rows: Rows = None,
+    columns: Annotated[int | None, typer.Option(metavar="N", min=1, help="The same as --poses N.")] = None,
     seed: Seed = 0,
     truth: Annotated[bool, typer.Option("--truth", help="The true frame below each, where it is known.")] = False,
     beside: BesideRuns = None,
@@ -78,13 +85,13 @@ def swap(
 
     Example: drnet figure swap runs/mnist --shards data/mnist --out swap.png
     """
-    moving, scene, others = _begin(run, shards, split, device, out, beside)
+    moving, scene, others = _begin(run, shards, checkpoint, split, device, out, beside)
     from drnet.pipelines.figures.swap import swap_figure
 
-    chosen = _words(clips), _words(poses)
-    _end(
-        out, swap_figure(scene, *chosen, rows, columns, seed, truth, others, missing or (), moving), fps, scene, as_json
-    )
+    contents, drawn = _chosen(clips, 6, rows)
+    top, across = _chosen(poses, 8, columns, "--poses", "--columns")
+    figure = swap_figure(scene, contents, top, drawn, across, seed, truth, others, missing or (), moving)
+    _end(out, figure, fps, scene, as_json)
 
 
 @app.command(short_help="From one pose of a clip to another (Fig. 5).")
@@ -92,9 +99,10 @@ def interpolate(
     run: Run,
     shards: Shards,
     out: Out = Path("interpolate.png"),
-    clips: Pair = "",
+    clips: Pair = "5",
+    checkpoint: Checkpoint = "last",
     split: Split = "test",
-    rows: Rows = 5,
+    rows: Rows = None,
     columns: Annotated[int, typer.Option(metavar="N", min=2, help="Generated frames, both ends included.")] = 7,
     seed: Seed = 0,
     beside: BesideRuns = None,
@@ -108,10 +116,10 @@ def interpolate(
 
     Example: drnet figure interpolate runs/chairs --shards data/chairs --out interpolate.png
     """
-    moving, scene, others = _begin(run, shards, split, device, out, beside)
+    moving, scene, others = _begin(run, shards, checkpoint, split, device, out, beside)
     from drnet.pipelines.figures.interpolate import interpolate_figure
 
-    _end(out, interpolate_figure(scene, _words(clips), rows, columns, seed, others, moving), fps, scene, as_json)
+    _end(out, interpolate_figure(scene, *_chosen(clips, 5, rows), columns, seed, others, moving), fps, scene, as_json)
 
 
 @app.command(short_help="Predicted futures beside the truth (Fig. 3, 6, 7, 11).")
@@ -119,9 +127,10 @@ def rollout(
     run: Run,
     shards: Shards,
     out: Out = Path("rollout.png"),
-    clips: Begins = "",
+    clips: Begins = "4",
+    checkpoint: Checkpoint = "last",
     split: Split = "test",
-    rows: Rows = 4,
+    rows: Rows = None,
     columns: Columns = 10,
     at: Times = "",
     observe: Observe = None,
@@ -138,13 +147,12 @@ def rollout(
 
     Example: drnet figure rollout runs/mnist --shards data/mnist --steps 500 --out rollout.png
     """
-    moving, scene, others = _begin(run, shards, split, device, out, beside)
+    moving, scene, others = _begin(run, shards, checkpoint, split, device, out, beside)
     from drnet.pipelines.figures.rollout import rollout_figure
 
     figure = rollout_figure(
         scene,
-        _words(clips),
-        rows,
+        *_chosen(clips, 4, rows),
         columns,
         _times(at),
         observe,
@@ -163,9 +171,10 @@ def neighbours(
     run: Run,
     shards: Shards,
     out: Still = Path("neighbours.png"),
-    clips: Pair = "",
+    clips: Pair = "3",
+    checkpoint: Checkpoint = "last",
     split: Split = "test",
-    rows: Rows = 3,
+    rows: Rows = None,
     columns: Columns = 6,
     seed: Seed = 0,
     train_clips: Annotated[int, typer.Option(metavar="N", min=1, help="Training clips to search at most.")] = 2000,
@@ -180,12 +189,14 @@ def neighbours(
 
     Example: drnet figure neighbours runs/kth --shards data/kth --generated --out neighbours.png
     """
-    _, scene, _ = _begin(run, shards, split, device, out, None, movies=False)
+    _, scene, _ = _begin(run, shards, checkpoint, split, device, out, None, movies=False)
     from drnet.pipelines.figures.neighbours import neighbours_figure
     from drnet.pipelines.prediction.rollout import load_predictor
 
-    predictor = load_predictor(run, str(scene.device)) if generated else None
-    figure = neighbours_figure(scene, _words(clips), rows, columns, seed, train_clips, predictor, steps, console.Bar())
+    predictor = load_predictor(run, str(scene.device), scene.checkpoint) if generated else None
+    figure = neighbours_figure(
+        scene, *_chosen(clips, 3, rows), columns, seed, train_clips, predictor, steps, console.Bar()
+    )
     _end(out, figure, 1, scene, as_json)
 
 
@@ -194,9 +205,10 @@ def difference(
     run: Run,
     shards: Shards,
     out: Out = Path("difference.png"),
-    clips: Begins = "",
+    clips: Begins = "2",
+    checkpoint: Checkpoint = "last",
     split: Split = "test",
-    rows: Rows = 2,
+    rows: Rows = None,
     columns: Columns = 7,
     at: Times = "",
     observe: Observe = None,
@@ -212,18 +224,25 @@ def difference(
 
     Example: drnet figure difference runs/kth --shards data/kth --out difference.png
     """
-    moving, scene, others = _begin(run, shards, split, device, out, beside)
+    moving, scene, others = _begin(run, shards, checkpoint, split, device, out, beside)
     from drnet.pipelines.figures.difference import MISSING, difference_figure
 
     empty = MISSING if missing is None else missing
     figure = difference_figure(
-        scene, _words(clips), rows, columns, _times(at), observe, steps, seed, others, empty, moving
+        scene, *_chosen(clips, 2, rows), columns, _times(at), observe, steps, seed, others, empty, moving
     )
     _end(out, figure, fps, scene, as_json)
 
 
 def _begin(
-    run: Path, shards: str, split: str, device: str, out: Path, beside: list[str] | None, movies: bool = True
+    run: Path,
+    shards: str,
+    checkpoint: str,
+    split: str,
+    device: str,
+    out: Path,
+    beside: list[str] | None,
+    movies: bool = True,
 ) -> "tuple[bool, Scene, list[Beside]]":
     """Check the ending, then load the run, its clips and the runs beside it."""
     from drnet.pipelines.figures.figure import is_movie
@@ -232,7 +251,7 @@ def _begin(
     from drnet.pipelines.figures.beside import runs_beside
     from drnet.pipelines.figures.scene import open_scene
 
-    scene = open_scene(run, shards, split, device)
+    scene = open_scene(run, shards, split, device, checkpoint)
     for note in scene.notes:
         console.err.print(note, markup=False)
     return moving, scene, runs_beside(beside or (), scene.clips.frame_shape, scene.device)
@@ -248,6 +267,18 @@ def _end(out: Path, figure: "Figure", fps: float, scene: "Scene", as_json: bool)
         return console.say_json(numbers)
     console.say(f"{scene.about()}")
     console.say(f"wrote {out}")
+
+
+def _chosen(
+    asked: str, default: int, count: int | None, names: str = "--clips", number: str = "--rows"
+) -> tuple[list[str], int]:
+    """Return the names of clips, or none and how many to draw, of an option and of the one that is its number alone."""
+    from drnet.pipelines.looking.clips import asked_clips
+
+    if count is not None and asked != str(default):
+        raise ValueError(f"{number} {count} is not allowed beside {names} {asked}: both say which clips; leave one out")
+    found = asked_clips(asked) if count is None else count
+    return ([], found) if isinstance(found, int) else (found, len(found))
 
 
 def _words(listed: str) -> list[str]:

@@ -8,6 +8,7 @@ import typer
 
 from drnet.cli import console
 from drnet.cli.data import overrides
+from drnet.cli.options import Checkpoint
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.", show_default=False)]
 Shards = Annotated[str, typer.Option(metavar="S", help="Folder of a data set, pattern of tars, or URL.")]
@@ -120,16 +121,27 @@ def predict(
         int | None, typer.Option(metavar="N", help="Frames it observes.  [default: as it was trained]")
     ] = None,
     steps: Annotated[int, typer.Option(metavar="N", help="Frames it then predicts.")] = 100,
-    rows: Annotated[int, typer.Option(metavar="N", help="Held-out clips to show, at most 16.")] = 5,
-    clips: Annotated[int, typer.Option(metavar="N", help="Held-out clips to score.")] = 64,
-    at: Annotated[
+    clips: Annotated[
+        str,
+        typer.Option(
+            metavar="N|KEY,...",
+            help="Held-out clips to score: so many, evenly spread, or these; KEY:FRAME is observed from there, from 1.",
+        ),
+    ] = "64",
+    rows: Annotated[
+        int | None, typer.Option(metavar="N", help="How many of them to show, at most 16.  [default: 5, or all named]")
+    ] = None,
+    show_step: Annotated[
         list[int] | None,
-        typer.Option(metavar="STEP", help="Step that a .png shows; may be given several times.  [default: a dozen]"),
+        typer.Option(
+            metavar="N", help="Show this step in a .png, 1 is the first predicted; may be repeated.  [default: a dozen]"
+        ),
     ] = None,
     fps: Annotated[float, typer.Option(help="Frames of a second of a movie.")] = 10,
     metrics: Annotated[
         Path | None, typer.Option(metavar="F", help="Write errors and PSNR of every step to this .json.")
     ] = None,
+    checkpoint: Checkpoint = "last",
     device: Device = "auto",
 ) -> None:
     """Predict held-out clips and show truth above, prediction below.
@@ -140,17 +152,30 @@ def predict(
 
     Example: drnet predict runs/mnist --shards data/mnist --steps 500 --out movie.gif
     """
+    from drnet.pipelines.looking.clips import asked_clips
     from drnet.pipelines.prediction.predict import write_prediction
 
     console.check_ending(out, ".gif", ".mp4", ".png")
     if metrics is not None:
         console.check_ending(metrics, ".json")
     report = write_prediction(
-        run, shards, out, observe, steps, clips, rows, at or (), fps, metrics, device, console.Bar()
+        run,
+        shards,
+        out,
+        observe,
+        steps,
+        asked_clips(clips),
+        rows,
+        show_step or (),
+        fps,
+        metrics,
+        device,
+        console.Bar(),
+        checkpoint,
     )
     shown = [row for row in report.rows if row["step"] in (1, 2, 5, 10, 20, 30, 50, 95, 100, 500, steps)]
     lines = [(str(row["step"]), str(row["clips"]), _db(row["predicted"]), _db(row["copy_last_frame"])) for row in shown]
-    title = f"{report.observe} frames observed; mean PSNR of a frame in dB"
+    title = f"step {report.step:,} of the run; {report.observe} frames observed; mean PSNR of a frame in dB"
     console.say_table(title, ("step", "clips", "prediction", "last frame copied"), lines)
     for path in (out, metrics):
         if path is not None:

@@ -37,15 +37,19 @@ def reproduce(
     ),
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")] = "auto",
     workers: Annotated[int, typer.Option(metavar="N", help="Processes that build.")] = 2,
+    again: Annotated[
+        bool, typer.Option("--again", help="Draw and score anew what is there, from the same data and trained runs.")
+    ] = False,
 ) -> None:
     """Reproduce figures and tables of the paper: build, train, draw, and put numbers beside the paper's.
 
-    Where the paper's data is not at hand something else stands in for it, and the output says so; KTH, which nothing
-    stands in for, is left out. To resume, run the same command again. OUT/index.html shows everything.
+        Where the paper's data is not at hand something else stands in for it, and the output says so; KTH, which nothing
+        stands in for, is left out. To resume, run the same command again. OUT/index.html shows everything, and what
+    OUT/ID/remarks.txt says of the pictures.
 
-    Example: drnet reproduce all --scale tiny --out results
+        Example: drnet reproduce all --scale tiny --out results
 
-    Example: drnet reproduce report --out results
+        Example: drnet reproduce report --out results
     """
     if "report" in what:
         if len(what) > 1:
@@ -63,7 +67,7 @@ def reproduce(
             yield event
         signals.extend(seen)
 
-    found = run_reproduction(what, out, scale, data_root, device, workers, console.Bar(), stoppable)
+    found = run_reproduction(what, out, scale, data_root, device, workers, console.Bar(), stoppable, again)
     for one in found.ended:
         console.say(f"{one.id}: {one.state}")
         for line in one.lines:

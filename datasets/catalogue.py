@@ -3,6 +3,7 @@
 import importlib
 import inspect
 from collections.abc import Mapping
+from difflib import get_close_matches  # not drnet.guess: data sets know nothing of the model's folder
 from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
 
 from drnet.datasets.contract import DataError, DataSet, Limited, Setting
@@ -29,8 +30,9 @@ def data_set_class(name: str) -> type[DataSet]:
     """
     module, _, inner = BUILDERS.get(name, name).partition(":")
     if not inner:
-        known = ", ".join(BUILDERS)
-        raise DataError(f"data set '{name}' is not known; there are {known}; one's own is named module:Class")
+        known, meant = ", ".join(BUILDERS), get_close_matches(name.casefold(), BUILDERS, 1)
+        guess = f" (did you mean '{meant[0]}'?)" if meant else ""
+        raise DataError(f"data set '{name}' is not known{guess}; there are {known}; one's own is named module:Class")
     try:
         kind = getattr(importlib.import_module(module), inner)
     except ModuleNotFoundError as error:

@@ -91,6 +91,7 @@ class Chairs:
     """
 
     about: About = _GENERATED
+    items_are = "chairs"
     labels: Mapping[str, Label] = _GENERATED_LABELS
 
     def __init__(

@@ -134,6 +134,8 @@ class DataSet(Protocol):
 
     Reading the source happens in `clips`, lazily, once a process. Each item is a pure function of (data set, split, index):
     no state is carried from one item to the next, so that any worker may build any shard at any time.
+
+    A class may say what its items are, `items_are = "videos"`: the word beside their number while they are built.
     """
 
     about: About
@@ -170,6 +172,14 @@ class Fetching(Protocol):
         """Download what is missing, where that was asked for; what it hears of the progress goes to `tell`."""
 
 
+@runtime_checkable
+class Lacking(Protocol):
+    """A data set that knows without reading its items which of them the source does not have."""
+
+    def missing_items(self, split: Split) -> list[str]:
+        """Return the names of the items for which `clips` raises ItemMissing."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """What the command line says of an argument: stands in `Annotated` in a data set's constructor.
@@ -200,6 +210,7 @@ class Limited:
             raise DataError(f"limit {limit} is not allowed; it must be at least 1")
         self.data, self.limit = data, limit
         self.about, self.labels = data.about, data.labels
+        self.items_are = getattr(data, "items_are", "items")
 
     def parameters(self) -> dict[str, Any]:
         """Return the data set's settings and the limit."""
@@ -220,6 +231,11 @@ class Limited:
     def item(self, split: Split, index: int) -> str:
         """Return the item's name."""
         return self.data.item(split, index)
+
+    def missing_items(self, split: Split) -> list[str]:
+        """Return the names of those among the first items that the source does not have."""
+        missing = set(self.data.missing_items(split)) if isinstance(self.data, Lacking) else set()
+        return [name for name in (self.item(split, index) for index in range(self.count(split))) if name in missing]
 
     def clips(self, split: Split, index: int) -> Iterator[Clip | LeftOut]:
         """Yield the item's clips."""

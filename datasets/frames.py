@@ -73,6 +73,7 @@ class Frames:
     """
 
     about = ABOUT
+    items_are = "clips"
     labels: Mapping[str, Label] = {
         "clip": Label("number", unit="id"),
         "frame": Label("number", varying=True),

@@ -91,6 +91,7 @@ class Kth:
             "the original authors' index left out the last frame of every range, and one range of a damaged video",
         ),
     )
+    items_are = "videos"
     labels: Mapping[str, Label] = {
         "person": Label("number", unit="id"),
         "action": Label("category", names=ACTIONS),
@@ -171,6 +172,11 @@ class Kth:
     def item(self, split: Split, index: int) -> str:
         """Return the video's name."""
         return self._videos(split)[index].name
+
+    def missing_items(self, split: Split) -> list[str]:
+        """Return the names of the videos that are not in the source, and of the one that the list calls missing."""
+        there = self._library().places
+        return [video.name for video in self._videos(split) if not video.ranges or video.name not in there]
 
     def clips(self, split: Split, index: int) -> Iterator[Clip]:
         """Yield a clip for each range of a video that is whole."""

@@ -90,6 +90,7 @@ class BouncingDigits:
     """
 
     about: About = _ABOUT["mnist"]
+    items_are = "clips"
     labels: Mapping[str, Label] = _labels()
 
     def __init__(

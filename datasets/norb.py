@@ -172,6 +172,7 @@ class SmallNorb:
     """
 
     about = ABOUT
+    items_are = "turns"
     labels: Mapping[str, Label] = {
         "category": Label("category", names=CATEGORIES),
         "instance": Label("number", unit="id"),
@@ -228,6 +229,11 @@ class SmallNorb:
         """Return a turn's name, such as `truck-4-elevation-35-lighting-0`."""
         toy = self._toy(split, index)
         return f"{CATEGORIES[toy.category]}-{toy.instance}-elevation-{toy.degrees()}-lighting-{toy.lighting}"
+
+    def missing_items(self, split: Split) -> list[str]:
+        """Return the names of the turns of which the info file names no picture."""
+        rows = _rows(self._folder(), self.edition.part(split))
+        return [self.item(split, int(index)) for index in np.flatnonzero((rows < 0).all(1))]
 
     def clips(self, split: Split, index: int) -> Iterator[Clip]:
         """Yield the turn as each chosen camera saw it."""

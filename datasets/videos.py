@@ -85,6 +85,7 @@ class Videos:
             "frames depend on the version of ffmpeg, which is recorded among the parameters",
         ),
     )
+    items_are = "files"
     labels: Mapping[str, Label] = {
         "file": Label("number", unit="id"),
         "time": Label("number", varying=True, unit="second"),

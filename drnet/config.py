@@ -22,6 +22,8 @@ class DrNetConfig:
         width: channels after the first convolution of each network.
         content_network, pose_network: `dcgan`, `resnet18` or, for content, `vgg16`.
         decoder_network: `dcgan` or `vgg16`.
+        decoder_mixing: units of two layers that content and pose go through together before the decoder's first map; 0:
+            none (`dcgan` only, not in the paper).
         skips: U-Net skips from the content encoder to the decoder, which must then be of the same kind.
         fifth_stage: a fifth stage in ResNet-18 for frames of 128 and more (the authors' Python code).
         alpha: weight of the similarity loss in Eq. 5.
@@ -57,6 +59,7 @@ class DrNetConfig:
     content_network: Network = "dcgan"
     pose_network: Literal["dcgan", "resnet18"] = "dcgan"
     decoder_network: Literal["dcgan", "vgg16"] = "dcgan"
+    decoder_mixing: int = 0
     skips: bool = False
     fifth_stage: bool = False
     alpha: float = 1.0
@@ -94,6 +97,11 @@ class DrNetConfig:
             raise ValueError(
                 f"skips are not allowed from a content_network {content!r} to a decoder_network "
                 f"{self.decoder_network!r}; both must be dcgan or both vgg16"
+            )
+        if self.decoder_mixing < 0 or (self.decoder_mixing and self.decoder_network != "dcgan"):
+            raise ValueError(
+                f"decoder_mixing {self.decoder_mixing} is not allowed with decoder_network {self.decoder_network!r}; it is "
+                "a number of units of dcgan, or 0"
             )
         if self.content_pooled and (content != "dcgan" or self.skips):
             why = "with skips, which show where things are" if self.skips else f"with content_network {content!r}"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from drnet.model import vector_of
+from drnet.model import participation, vector_of
 from drnet.networks import Content
 
 PROBED_CLIPS = 24  # half of them fit a probe: with fewer, its score says more of the clips drawn than of the model, and
@@ -93,7 +93,8 @@ def measure(
         `reconstruction`: mean squared error of x_t+k from the content of x_t and the pose of x_t+k, in evaluation mode.
         `reconstruction_batch`: the same with BatchNorm's statistics of the batch; `bn_gap`: the former over the latter.
         `copy`, `mean_frame`: errors of x_t and of the mean frame as a guess of x_t+k.
-        `variance_pose`, `variance_content`: summed over the numbers of a vector.
+        `variance_pose`, `variance_content`: summed over the numbers of a vector. `participation_pose`,
+        `participation_content`: in how many directions the vectors differ (`drnet.model.participation`).
         `pose_used`: how far decoded frames of one content and two poses of its clip are apart, over how far the true
         frames are; left out where clips hardly move. `content_used`: the same for one pose and two clips' contents.
         `content_from_pose`: R2 of a ridge regression that tells a clip's mean content from the pose of a frame, on
@@ -112,11 +113,13 @@ def measure(
         "copy": _distance(first, later),
         "mean_frame": _distance(frames.mean((0, 1)), later),
         "variance_pose": float(pose.flatten(0, 1).var(0).sum()),
+        "participation_pose": float(participation(pose.flatten(0, 1))),
     }
     if "reconstruction_batch" in found:
         found["bn_gap"] = found["reconstruction"] / max(found["reconstruction_batch"], 1e-12)
     if content.shape[-1]:
         found["variance_content"] = float(content.flatten(0, 1).var(0).sum())
+        found["participation_content"] = float(participation(content.flatten(0, 1)))
         apart = _distance(later[:, 0], later[:, 0].roll(1, 0))
         if apart > STILL * found["mean_frame"]:
             found["content_used"] = _distance(decoded[:, 0], other) / apart

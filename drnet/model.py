@@ -41,8 +41,10 @@ def make_encoder(config: DrNetConfig, network: Network, dim: int, centred: bool,
 
 def make_decoder(config: DrNetConfig, dim: int) -> DcganDecoder | Vgg16Decoder:
     """Return an untrained decoder of vectors of a length."""
-    decoder: type[DcganDecoder | Vgg16Decoder] = Vgg16Decoder if config.decoder_network == "vgg16" else DcganDecoder
-    return decoder(config.channels, config.size, config.width, dim, skips=config.skips)
+    shape = (config.channels, config.size, config.width, dim)
+    if config.decoder_network == "vgg16":
+        return Vgg16Decoder(*shape, skips=config.skips)
+    return DcganDecoder(*shape, skips=config.skips, mixing=config.decoder_mixing)
 
 
 class DrNet(nn.Module):
@@ -122,6 +124,7 @@ class DrNet(nn.Module):
             loss = loss + beta * adversarial
         metrics["variance/pose"] = pose.detach().var(0).sum()
         metrics["variance/content"] = vector.detach().float().var(0).sum()
+        metrics["participation/content"] = participation(vector.detach())
         metrics["baseline/mean_frame"] = (second - second.mean(0, keepdim=True)).square().mean()
         yield "main", loss, metrics
 
@@ -200,6 +203,18 @@ def initialise_stages(*parts: nn.Module) -> None:
 def vector_of(content: Tensor | Content) -> Tensor:
     """Return the content vectors (B, content_dim) of what a content encoder returned."""
     return content.vector if isinstance(content, Content) else content
+
+
+def participation(vectors: Tensor) -> Tensor:
+    """Return in how many directions vectors (N, D) differ: (sum l)^2 / sum l^2 of their covariance's eigenvalues l.
+
+    Directions count by their share of the variance: 1 where all vectors lie on one line, D where all count alike, 0 where
+    the vectors are equal. At most N - 1.
+    """
+    with torch.autocast(vectors.device.type, enabled=False):
+        centred = vectors.float() - vectors.float().mean(0)
+        products = centred.T @ centred  # (D, D)
+        return products.trace().square() / products.square().sum().clamp(min=1e-30)
 
 
 def _laid_out(frames: Tensor) -> Tensor:

@@ -178,13 +178,21 @@ class DcganDecoder(nn.Module):
         channels, size, width: as for the encoder.
         dim: length of the content and pose vectors together.
         skips: whether each map of a `DcganEncoder` with skips joins the map of its size.
+        mixing: units of two layers that the vectors go through before they become a map; 0: none. What is to be drawn
+            where is a product of content and pose, and one layer can only add the two. Not in the paper.
 
     Shapes: (B, content_dim), (B, pose_dim) -> (B, C, H, W) in [0, 1]; with `skips`, a `Content` instead of the first.
     """
 
-    def __init__(self, channels: int, size: int, width: int, dim: int, *, skips: bool = False) -> None:
+    def __init__(self, channels: int, size: int, width: int, dim: int, *, skips: bool = False, mixing: int = 0) -> None:
         super().__init__()
         widths = _widths(size, width)[::-1]
+        self.mixing = nn.Sequential()
+        for _ in range(2 if mixing else 0):
+            self.mixing += nn.Sequential(
+                nn.Conv2d(dim, mixing, 1, bias=False), nn.BatchNorm2d(mixing), nn.LeakyReLU(SLOPE)
+            )
+            dim = mixing
         self.skips = len(widths) if skips else 0
         before = widths[0]
         layers: list[nn.Module] = [nn.ConvTranspose2d(dim, before, _last_map(size), bias=False)]
@@ -199,6 +207,7 @@ class DcganDecoder(nn.Module):
 
     def forward(self, content: Tensor | Content, pose: Tensor) -> Tensor:
         found, skips = joined(content, pose, self.skips)
+        found = self.mixing(found)
         if not skips:
             return torch.sigmoid(self.layers(found).float())
         found = self.layers[:3](found)

@@ -8,6 +8,7 @@ from typing import Any
 
 from drnet.autoencoder import AutoencoderConfig
 from drnet.config import DrNetConfig
+from drnet.guess import guess
 from drnet.trainer import TrainConfig
 from drnet.variants import changes
 
@@ -169,6 +170,36 @@ PRESETS: dict[str, Preset] = {
         (32,),
         "digit accuracy >= .65 from content and <= .2 from pose; position R2 >= .95 from pose, <= .5 from content",
     ),
+    "mnist-medium": Preset(
+        "mnist-small with a decoder that mixes content and pose first, trained twice as long: sharper digits",
+        DrNetConfig(
+            size=32,
+            pose_dim=10,
+            content_dim=24,
+            width=32,
+            decoder_mixing=512,
+            alpha=0.1,
+            alpha_start=0.02,
+            alpha_warmup=16_000,
+            beta=0.01,
+            beta_warmup=24_000,
+            similarity="whitened",
+            centred="content",
+            content_pooled=True,
+            initialisation="torch",
+        ),
+        TrainConfig(
+            batch_size=64,
+            lr=0.002,
+            schedule="cosine",
+            warmup=300,
+            horizon=24_000,
+            max_offset=19,
+            precision="bf16",
+        ),
+        (32,),
+        "as mnist-small, with a smaller error of held-out frames",
+    ),
     "kth-small": Preset(
         "KTH actions at 64x64 on a CPU in about half an hour",
         DrNetConfig(
@@ -240,7 +271,7 @@ PRESETS: dict[str, Preset] = {
 def preset(name: str) -> Preset:
     """Return a preset by name; raises ValueError in one line where there is none."""
     if name not in PRESETS:
-        raise ValueError(f"preset {name!r} is not known; there are {', '.join(PRESETS)}")
+        raise ValueError(f"preset {name!r} is not known{guess(name, PRESETS)}; there are {', '.join(PRESETS)}")
     return PRESETS[name]
 
 

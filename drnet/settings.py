@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, get_args, get_type_hints
 
+from drnet.guess import guess
+
 
 def check_least(settings: Any, least: Mapping[str, int]) -> None:
     """Raise ValueError for the first of some settings that lies below its least value."""
@@ -16,4 +18,5 @@ def check_choices(settings: Any) -> None:
     for name, kind in get_type_hints(type(settings)).items():
         value, allowed = getattr(settings, name), get_args(kind)
         if allowed and value not in allowed:
-            raise ValueError(f"{name} {value!r} is not allowed; supported are {', '.join(allowed)}")
+            meant = guess(str(value), allowed)
+            raise ValueError(f"{name} {value!r} is not allowed{meant}; supported are {', '.join(allowed)}")

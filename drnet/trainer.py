@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, cast, get_args, get_type_hints
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
@@ -47,7 +48,8 @@ class TrainConfig:
         clip_norm: largest Euclidean norm of the gradient of each loss; 0 leaves it as it is.
         ema: decay of the moving average of the weights that evaluation uses; 0 evaluates the weights themselves.
         accumulate: parts that a batch is computed in, one after the other: less memory, and the same data in the same
-            order. BatchNorm, and which clips stand beside each other as different ones, then see a part alone.
+            order. BatchNorm, and which clips stand beside each other as different ones, then see a part alone; its running
+            statistics move once a step all the same, by the mean over the parts.
         sync_batchnorm: whether BatchNorm sees the whole batch of all processes (GPUs only).
     """
 
@@ -200,7 +202,7 @@ class Trainer:
         size = len(inputs[0]) // parts
         cut = [tuple(value[at : at + size] for value in inputs) for at in range(0, size * parts, size)]
         for number, name in enumerate(self.optimizers):
-            self._update(name, (self._losses(part, skip=number) for part in cut), parts)
+            self._update(name, self._losses_in_parts(cut, number), parts)
 
     def _losses(self, inputs: tuple[Tensor, ...], skip: int = 0) -> Iterator[Update]:
         """Return the losses of a step on some inputs, without the first ones."""
@@ -209,6 +211,30 @@ class Trainer:
             with self.autocast():
                 next(losses)
         return losses
+
+    def _losses_in_parts(self, cut: list[tuple[Tensor, ...]], skip: int) -> Iterator[Iterator[Update]]:
+        """Yield the losses of each part, without the first ones; the parts together move running statistics as one batch.
+
+        Each part starts at the same statistics, and the mean of what they come to is kept: BatchNorm's update is linear
+        in a batch's statistics. What losses that were computed once more do to them is undone.
+        """
+        layers = [
+            layer for layer in self.model.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats
+        ]
+        # `data`, since to autograd a buffer that a backward pass has not seen yet must not change; training uses none.
+        running = [v.data for layer in layers for v in (layer.running_mean, layer.running_var) if v is not None]
+        counts = [layer.num_batches_tracked.data for layer in layers if layer.num_batches_tracked is not None]
+        before = [value.clone() for value in running + counts]
+        sums = [torch.zeros_like(value) for value in running]
+        for part in cut:
+            losses = self._losses(part, skip)
+            for value, held in zip(running + counts, before, strict=True):
+                value.copy_(held)
+            yield losses
+            for value, total in zip(running, sums, strict=True):
+                total += value
+        for value, total in zip(running, sums, strict=True):
+            value.copy_(total / len(cut))
 
     def _update(self, name: str, parts: Iterable[Iterator[Update]], count: int) -> None:
         """Back-propagate one group's loss on each of `count` parts of the batch, and update the group."""
@@ -243,8 +269,11 @@ class Trainer:
             self._sums[name] = self._sums[name] + value if name in self._sums else value
             self._counts[name] = self._counts.get(name, 0) + 1
 
-    def take_metrics(self) -> dict[str, float]:
+    def take_metrics(self, keep: bool = False) -> dict[str, float]:
         """Return the mean of each metric over the processes, and over the steps that had it since the last call.
+
+        Args:
+            keep: go on summing as if they had not been read.
 
         Raises:
             NotFinite: where one is NaN or infinite.
@@ -255,7 +284,8 @@ class Trainer:
         if wrong:  # in all processes alike
             self._wrong = earliest(self._wrong)
         self._refuse(wrong)
-        self._sums, self._counts = {}, {}
+        if not keep:
+            self._sums, self._counts = {}, {}
         return means | {"lr": self.config.lr_at(self.step - 1)}
 
     def check_finite(self) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from drnet.guess import guess
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -27,6 +29,8 @@ class Difference:
     reason: str
     by_preset: tuple[str, ...] = ()
 
+
+VARIANTS = ("paper", "authors")
 
 DIFFERENCES: tuple[Difference, ...] = (
     Difference(
@@ -137,7 +141,9 @@ def changes(variant: str, preset: str, paper: Mapping[str, Any]) -> dict[str, An
     if variant == "paper":
         return {name: paper[name] for row in rows for name in (*row.paper, *row.by_preset)}
     if variant != "authors":
-        raise ValueError(f"variant {variant!r} is not known; there are paper and authors")
+        raise ValueError(
+            f"variant {variant!r} is not known{guess(variant, VARIANTS)}; there are {' and '.join(VARIANTS)}"
+        )
     found = {name: value for row in rows for name, value in row.authors.items()}
     found["skips"] = paper["content_network"] == paper["decoder_network"]
     if preset.startswith("kth"):

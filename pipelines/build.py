@@ -225,7 +225,8 @@ def _run_jobs(
     plan: BuildPlan, folder: Path, again: bool, progress: Progress, opened: AbstractContextManager[Engine]
 ) -> int:
     jobs = tuple(job for job in plan.jobs if _to_try(folder / job.name)) if again else plan.jobs
-    progress.start(f"building {plan.data.about.name}", sum(job.stop - job.start for job in jobs), "clips")
+    counted = getattr(plan.data, "items_are", "items")  # an item may be many clips
+    progress.start(f"building {plan.data.about.name}", sum(job.stop - job.start for job in jobs), counted)
     write = partial(write_shard, plan.recipe, folder=folder.absolute(), again=again)
     teller, written = Teller(progress), 0
     try:

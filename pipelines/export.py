@@ -19,6 +19,7 @@ from drnet.datasets.contract import SPLITS, DataError, Label
 from drnet.model import DrNet
 from drnet.pipelines.files import regular_size, sync, sync_folder
 from drnet.pipelines.loader import to_device
+from drnet.pipelines.mistaken import FEATURES, mistaken
 from drnet.pipelines.progress import Progress, Silent
 from drnet.pipelines.run import Checkpoint, data_error_if_size_differs, load_run
 from drnet.pipelines.source import Collection, open_shards
@@ -61,7 +62,8 @@ def load_features(path: Path) -> Features:
     """
     if path.is_dir():
         raise DataError(
-            f"{path}: a folder, not a features file; `drnet export-features RUN --shards S --out F.h5` writes one"
+            mistaken(path, FEATURES)
+            or f"{path}: a folder, not a features file; `drnet export-features RUN --shards S --out F.h5` writes one"
         )
     try:
         limit = regular_size(path)
@@ -69,6 +71,8 @@ def load_features(path: Path) -> Features:
     except FileNotFoundError:
         raise DataError(f"{path}: missing; `drnet export-features RUN --shards S --out {path}` writes it") from None
     except OSError:
+        if path.suffix != ".h5" and (found := mistaken(path, FEATURES)):
+            raise DataError(found) from None
         raise DataError(f"{path}: not an HDF5 file, or damaged; export the features again") from None
     with file:
         try:

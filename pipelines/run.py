@@ -28,6 +28,7 @@ from torch import Tensor
 
 from drnet.datasets.contract import DataError
 from drnet.datasets.reading.source_files import sha256_file
+from drnet.guess import guess
 from drnet.kinds import KINDS
 from drnet.pipelines.claim import locked
 from drnet.pipelines.fields import HASH, LARGEST, count, harmless, objects, short, text
@@ -40,6 +41,7 @@ from drnet.pipelines.files import (
     sync_folder,
     write_whole,
 )
+from drnet.pipelines.mistaken import NEW_RUN, RUN, mistaken
 from drnet.trainer import TrainConfig
 
 RUN_FORMAT = 1
@@ -98,6 +100,8 @@ def run_folder(run: Path) -> Iterator[None]:
     Raises:
         RunError: where another process trains into it.
     """
+    if found := "" if run.is_dir() else mistaken(run, NEW_RUN):
+        raise RunError(found)
     run.mkdir(parents=True, exist_ok=True)
     with locked(run, RunError, "trains"):
         remove_temporaries(run, OWN)
@@ -107,6 +111,8 @@ def run_folder(run: Path) -> Iterator[None]:
 def read_config(run: Path) -> dict[str, Any]:
     """Return a run's settings. Raises RunError where there are none or they are of another format."""
     if not (run / CONFIG).exists():
+        if found := mistaken(run, RUN):
+            raise RunError(found)
         raise RunError(f"{run}: no run here ({CONFIG} is missing); `drnet train --shards S --out {run}` makes one")
     config = read_json(run / CONFIG, "the run's settings")
     if not isinstance(config, dict) or config.get("format") != RUN_FORMAT:
@@ -141,6 +147,8 @@ def settle_config(run: Path, config: Mapping[str, Any]) -> None:
     if not (run / CONFIG).exists() or latest_checkpoint(run) is None:
         run.mkdir(parents=True, exist_ok=True)
         if not (run / CONFIG).exists() and not all(is_temporary(path, OWN) for path in run.iterdir()):
+            if found := mistaken(run, NEW_RUN):
+                raise RunError(found)
             raise RunError(f"{run}: holds files that are not a run; choose an empty or new folder as --out")
         write_whole(run / CONFIG, pretty_json(config))
         return
@@ -273,7 +281,8 @@ def choose_checkpoint(run: Path, which: str = "last") -> Checkpoint:
     if _STEP.fullmatch(which) and int(which) in folders:
         return _checkpoint(folders[int(which)])
     steps = ", ".join(map(str, folders))
-    raise RunError(f"{run}: no checkpoint '{which}'; there are last, best and the steps {steps}")
+    meant = guess(which, ("last", "best"))
+    raise RunError(f"{run}: no checkpoint '{which}'{meant}; there are last, best and the steps {steps}")
 
 
 def load_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
@@ -349,22 +358,6 @@ def load_run(
     load_weights(model, checkpoint)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.eval(), checkpoint, config
-
-
-def cut_metrics(run: Path, step: int) -> None:
-    """Drop logged lines after a step, and a line that was cut short: the run goes on from there."""
-    path = run / METRICS
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_bytes().splitlines(keepends=True):
-        try:
-            if not line.endswith(b"\n") or json.loads(line)["step"] > step:
-                break
-        except (ValueError, KeyError, TypeError, RecursionError):
-            break
-        kept.append(line)
-    write_whole(path, b"".join(kept))
 
 
 def read_metrics(run: Path) -> list[dict[str, float]]:

@@ -30,12 +30,10 @@ from drnet.pipelines.run import (
     TRAINER,
     Checkpoint,
     RunError,
-    cut_metrics,
     latest_checkpoint,
     load_tensors,
     load_weights,
     read_config,
-    run_folder,
     settle_config,
     train_config,
 )
@@ -43,6 +41,7 @@ from drnet.pipelines.source import Collection, open_shards
 from drnet.pipelines.training.health import Health
 from drnet.pipelines.training.loop import Logging, Loop
 from drnet.pipelines.training.processes import Processes, together
+from drnet.pipelines.training.session import cut_metrics, session
 from drnet.pipelines.training.writers import check_wandb
 from drnet.presets import preset, variant_settings
 from drnet.trainer import Compiling, Trainer
@@ -162,7 +161,8 @@ def train(
         config = {"format": RUN_FORMAT, **settings, "data": describe(collection)}
         trainer = make_trainer(config, choose_device(processes.device(device)), compiling)
         watch = FrameWatch(shards, collection, trainer)
-        with run_folder(run) if processes.first else contextlib.nullcontext():
+        start = 0
+        with session(run, lambda: trainer.step > start) if processes.first else contextlib.nullcontext():
             if processes.first:
                 settle_config(run, config)
             processes.wait()
@@ -269,6 +269,8 @@ def restore(run: Path, trainer: Trainer) -> int:
 class FrameFeed:
     """Frames of clips, in the plan's order."""
 
+    lighter = "a smaller --batch-size, or --cache stream where frames are kept there"
+
     def __init__(
         self,
         collection: Collection,
@@ -315,8 +317,10 @@ class FrameFeed:
         return [self.collection.sample(clip).key for clip in self.plan.batch(step).clips.tolist()]
 
     def counted(self) -> Mapping[str, float]:
-        """Return how many clips could not be read."""
-        return {"data/skipped": len(self.skipped.reasons)}
+        """Return how many clips the processes together could not read; all must ask."""
+        count = len(self.processes.union(self.skipped.reasons))
+        self.skipped.check(count)
+        return {"data/skipped": count}
 
 
 class FrameWatch:

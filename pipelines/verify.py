@@ -18,6 +18,8 @@ from drnet.datasets.contract import Clip
 from drnet.datasets.reading.source_files import sha256_file
 from drnet.pipelines.files import regular_size
 from drnet.pipelines.progress import Progress, Silent
+from drnet.pipelines.remote.copies import Copy, NoAccess, There, copies_of
+from drnet.pipelines.remote.urls import is_url
 from drnet.pipelines.shards.accounting import Accounts
 from drnet.pipelines.shards.codec import EXTENSIONS, REBUILD
 from drnet.pipelines.shards.manifest import (
@@ -26,13 +28,15 @@ from drnet.pipelines.shards.manifest import (
     CARD,
     MANIFEST,
     PICTURE,
-    Manifest,
     ShardRow,
-    read_manifest,
 )
+from drnet.pipelines.shards.reading import Shard
 from drnet.pipelines.shards.shard import Sidecar, check_labels, pixel_hash, read_sidecar, sidecar_path, tar_header
 from drnet.pipelines.shards.tar import BLOCK
-from drnet.pipelines.source import Shard
+from drnet.pipelines.source import Found, find_data
+
+COPY_AGAIN = "copy the file there again"
+ELSEWHERE = "; verify the data set where it is stored"  # what a reader of a URL is told, and is done here
 
 
 class Groups:
@@ -61,14 +65,15 @@ class KeyRange(NamedTuple):
     first: str
     last: str
     split: str
-    tar: Path
+    name: str
 
 
 class Verifier:
     """Collects the problems of a data set."""
 
-    def __init__(self, folder: Path, manifest: Manifest, full: bool) -> None:
-        self.folder, self.manifest, self.full = folder, manifest, full
+    def __init__(self, found: Found, full: bool) -> None:
+        self.manifest, self.full, self.remote = found.manifest, full, is_url(found.base)
+        self.copies = copies_of(found.base)
         self.problems: list[str] = []
         self.last: dict[str, str] = {}  # split -> key of its last clip so far
         self.ranges: list[KeyRange] = []
@@ -77,26 +82,39 @@ class Verifier:
 
     def shard(self, split: str, row: ShardRow) -> None:
         """Check one shard; any trouble with it becomes a line of `problems`."""
-        tar = self.folder / row.name
         try:
-            sidecar = read_sidecar(tar) if tar.exists() else None
-            self.accounts.expect(row.name, sidecar)
-            if sidecar is None:
-                return self._tell(tar, "the shard is missing; run the build command again")
-            for problem in self._shard_problems(split, row, tar, sidecar):
-                self._tell(tar, problem)
+            with self.copies.shard(row) as copy:
+                try:
+                    self._copy(split, row, copy)
+                except (ValueError, OSError) as error:
+                    self._tell(row.name, str(error), copy)
+        except NoAccess:
+            raise
         except (ValueError, OSError) as error:
-            self.accounts.expect(row.name, None)
-            self._tell(tar, str(error))
+            self._tell(row.name, str(error))
+        self.accounts.expect(row.name, None)  # where it is not noted yet
 
-    def _tell(self, path: Path, problem: str) -> None:
-        """Note a problem with the file it is in and the remedy, each once."""
-        place = "" if problem.startswith(f"{path.with_suffix('')}.") else f"{path}: "
-        remedy = "" if problem.endswith("again") else f"; {REBUILD}"
+    def _copy(self, split: str, row: ShardRow, copy: Copy) -> None:
+        if not copy.tar.exists():
+            return self._tell(row.name, "the shard is missing; run the build command again")
+        sidecar = read_sidecar(copy.beside)
+        self.accounts.expect(row.name, sidecar)
+        for problem in self._shard_problems(split, row, copy, sidecar):
+            self._tell(row.name, problem, copy)
+
+    def _tell(self, name: str, problem: str, copy: Copy | None = None) -> None:
+        """Note a problem with the shard it is in and the remedy, each once; a copy's path is that of the shard."""
+        tar, sidecar = self.copies.shown(name), self.copies.shown(sidecar_path(Path(name)).name)
+        if copy is not None:
+            problem = problem.replace(str(copy.tar), tar).replace(str(sidecar_path(copy.beside)), sidecar)
+        problem = problem.removesuffix(f"; {REBUILD}").removesuffix(ELSEWHERE)
+        place = "" if problem.startswith((tar, sidecar)) else f"{tar}: "
+        remedy = "" if problem.endswith("again") else f"; {COPY_AGAIN if self.remote else REBUILD}"
         self.problems.append(f"{place}{problem}{remedy}")
 
-    def _shard_problems(self, split: str, row: ShardRow, tar: Path, sidecar: Sidecar) -> Iterator[str]:
-        if sidecar_path(tar).read_bytes() != sidecar.to_bytes():
+    def _shard_problems(self, split: str, row: ShardRow, copy: Copy, sidecar: Sidecar) -> Iterator[str]:
+        tar = copy.tar
+        if sidecar_path(copy.beside).read_bytes() != sidecar.to_bytes():
             yield "its sidecar was changed after the build"
         if (sidecar.build, sidecar.codec) != (self.manifest.build, self.manifest.codec):
             yield "it belongs to another build"
@@ -107,7 +125,7 @@ class Verifier:
         if pixel_hash(sample.checks for sample in sidecar.samples) != sidecar.pixels:
             yield "the sidecar's pixel hash does not match its frames' checks"
         self.clips += len(sidecar.samples)
-        yield from self._keys(split, tar, sidecar)
+        yield from self._keys(split, row.name, sidecar)
         size = regular_size(tar)
         if size != row.size:
             lost = next((s.key for s in sidecar.samples if sum(s.labels) > size), "")
@@ -120,7 +138,7 @@ class Verifier:
             yield from members_differ(tar, sidecar)
             yield from self._contents(split, tar, sidecar)
 
-    def _keys(self, split: str, tar: Path, sidecar: Sidecar) -> Iterator[str]:
+    def _keys(self, split: str, name: str, sidecar: Sidecar) -> Iterator[str]:
         """Keys rise through all shards of a split, so that none is there twice."""
         last = self.last.get(split, "")
         for sample in sidecar.samples:
@@ -131,7 +149,7 @@ class Verifier:
         self.last[split] = last
         if sidecar.samples:
             keys = [sample.key for sample in sidecar.samples]
-            self.ranges.append(KeyRange(min(keys), max(keys), split, tar))
+            self.ranges.append(KeyRange(min(keys), max(keys), split, name))
 
     def _contents(self, split: str, tar: Path, sidecar: Sidecar) -> Iterator[str]:
         shard = Shard(tar, sidecar)
@@ -160,29 +178,40 @@ class Verifier:
         for shard in sorted(self.ranges):
             for other in last.values():
                 if other.split != shard.split and shard.first <= other.last:
-                    both = set.intersection(*({s.key for s in read_sidecar(r.tar).samples} for r in (other, shard)))
-                    for key in sorted(both):
-                        self._tell(shard.tar, f"clip {key}: the key is in {other.tar.name} too")
+                    for key in sorted(self._keys_of(other.name) & self._keys_of(shard.name)):
+                        self._tell(shard.name, f"clip {key}: the key is in {other.name} too")
             last[shard.split] = shard
 
-    def files(self) -> None:
-        """Look for files that are missing beside the shards, or that do not belong."""
+    def _keys_of(self, name: str) -> set[str]:
+        with self.copies.beside(name) as beside:
+            return {sample.key for sample in read_sidecar(beside).samples}
+
+    def manifests(self) -> None:
+        """Look for what is wrong with the manifest and, where all shards were read, with the accounting."""
         rows = [row for part in self.manifest.splits.values() for row in part]
-        tars = {row.name for row in rows}
-        names = tars | {sidecar_path(Path(tar)).name for tar in tars} | {MANIFEST, ACCOUNTING, CARD, PICTURE}
-        for path in sorted(self.folder.iterdir()):
-            if path.name not in names:
-                self.problems.append(f"{path}: an extra file that the manifest does not list; delete it")
-        manifest = self.folder / MANIFEST
+        manifest = self.copies.shown(MANIFEST)
         for name, times in Counter(row.name for row in rows).items():
             if times > 1:
                 self.problems.append(f"{manifest}: shard {name} is listed twice; {AGAIN}")
-        if manifest.read_bytes() != self.manifest.to_bytes():
-            self.problems.append(f"{manifest}: it was changed after the build; {AGAIN}")
+        with self.copies.file(MANIFEST) as path:
+            if path.read_bytes() != self.manifest.to_bytes():
+                self.problems.append(f"{manifest}: it was changed after the build; {AGAIN}")
         if self.manifest.expected_build() != self.manifest.build:
             self.problems.append(f"{manifest}: its build id is not the one of its settings and sources; {AGAIN}")
-        accounting = self.folder / ACCOUNTING
-        self.problems += [f"{accounting}: {p}; {AGAIN}" for p in self.accounts.problems(accounting, self.manifest)]
+
+    def accounting(self) -> None:
+        """Hold the accounting against all shards."""
+        with self.copies.file(ACCOUNTING) as path:
+            found = list(self.accounts.problems(path, self.manifest))
+        self.problems += [f"{self.copies.shown(ACCOUNTING)}: {problem}; {AGAIN}" for problem in found]
+
+    def extra_files(self, folder: Path) -> None:
+        """Look for files that do not belong."""
+        tars = {row.name for part in self.manifest.splits.values() for row in part}
+        names = tars | {sidecar_path(Path(tar)).name for tar in tars} | {MANIFEST, ACCOUNTING, CARD, PICTURE}
+        for path in sorted(folder.iterdir()):
+            if path.name not in names:
+                self.problems.append(f"{path}: an extra file that the manifest does not list; delete it")
 
 
 def members_differ(tar: Path, sidecar: Sidecar) -> Iterator[str]:
@@ -206,11 +235,14 @@ def members_differ(tar: Path, sidecar: Sidecar) -> Iterator[str]:
             yield "the end of the archive is damaged, or has more members than the sidecar"
 
 
-def verify_data(folder: Path, full: bool = True, progress: Progress | None = None) -> tuple[list[str], dict[str, int]]:
+def verify_data(
+    spec: str | Path, full: bool = True, progress: Progress | None = None
+) -> tuple[list[str], dict[str, int]]:
     """Find everything that is wrong with a data set.
 
     Args:
-        folder: of the data set.
+        spec: folder or URL of the data set; a pattern of some of its tars: then only these, and not the accounting. A URL's
+            shards are fetched into the cache, or asked for there whether they still are what the cache has.
         full: decode every clip too; otherwise only hashes, sizes and listings are compared.
         progress: told of each shard.
 
@@ -218,11 +250,14 @@ def verify_data(folder: Path, full: bool = True, progress: Progress | None = Non
         One line for each problem, with the file, the clip and the remedy; and how many shards and clips were checked.
 
     Raises:
-        DataError: where there is no manifest that can be read.
+        DataError: where there is no manifest that can be read, or files cannot be fetched for lack of network or room.
     """
     progress = progress or Silent()
-    verifier = Verifier(folder, read_manifest(folder), full)
-    rows = [(split, row) for split, part in verifier.manifest.splits.items() for row in part]
+    found = find_data(spec)
+    verifier = Verifier(found, full)
+    rows = [(split, row) for split, part in found.rows.items() for row in part]
+    if isinstance(verifier.copies, There):
+        progress.note(verifier.copies.announce([row for _, row in rows]))
     progress.start("verifying", len(rows), "shards")
     try:
         for split, row in rows:
@@ -231,5 +266,9 @@ def verify_data(folder: Path, full: bool = True, progress: Progress | None = Non
     finally:
         progress.stop()
     verifier.between_splits()
-    verifier.files()
+    if found.whole and not verifier.remote:
+        verifier.extra_files(Path(found.base))
+    verifier.manifests()
+    if found.whole:
+        verifier.accounting()
     return verifier.problems, {"shards": len(rows), "clips": verifier.clips}

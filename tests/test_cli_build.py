@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from drnet.cli.main import app
 from drnet.datasets.catalogue import BUILDERS
-from drnet.datasets.contract import About, Clip, Label, Setting, SourceFile, Split, Tell
+from drnet.datasets.contract import About, Clip, ItemMissing, Label, Setting, SourceFile, Split, Tell
 from drnet.pipelines.shards.manifest import read_manifest
 from drnet.pipelines.verify import verify_data
 
@@ -71,6 +71,24 @@ class Remote(Everything):
         assert tell is not None
         tell("far.bin", 2_000, 9_000)
         tell("far.bin", 9_000, 9_000)
+
+
+class Incomplete(Everything):
+    """A data set whose source lacks items, which are rolls."""
+
+    items_are = "rolls"
+
+    def count(self, split: Split) -> int:
+        return 9
+
+    def missing_items(self, split: Split) -> list[str]:
+        return [self.item(split, index) for index in range(1, 8)] if split == "train" else []
+
+    def clips(self, split: Split, index: int) -> Iterator[Clip]:
+        if self.item(split, index) in self.missing_items(split):
+            raise ItemMissing("it is not in the source")
+        number = index + (9 if split == "test" else 0)
+        yield Clip(f"{split}-{index}", np.zeros((2, 2, 2, 1), np.uint8), {"number": number})
 
 
 def own(name: str) -> str:
@@ -196,3 +214,27 @@ def test_what_a_build_downloads_is_shown_before_it_begins(
     lines = ended.err.splitlines()
     assert lines[0].startswith("far.bin: 9/9 kB in ")
     assert lines[1].startswith("building everything: ")
+
+
+@pytest.mark.parametrize(("limit", "missing"), [(None, (7, 9)), (3, (2, 3))])
+def test_a_dry_run_says_what_the_source_lacks_as_the_build_then_counts_it(
+    here: None, command: Callable[..., Any], tmp_path: Path, limit: int | None, missing: tuple[int, int]
+) -> None:
+    words = ["--name", "x", "--out", tmp_path / "d", *([] if limit is None else ["--limit", limit])]
+    ended = command("data", "build", own("Incomplete"), *words, "--dry-run")
+    names = ", ".join(f"train-{index}" for index in range(1, min(missing[0], 5) + 1))
+    more = ", ..." if missing[0] > 5 else ""
+    told = f"train: {missing[0]} of {missing[1]} items are missing from the source ({names}{more})"
+    assert (ended.code, ended.out.splitlines()[1:]) == (0, [told])
+    assert command("data", "build", own("Incomplete"), *words).code == 0
+    assert read_manifest(tmp_path / "d").accounting["train"]["missing"] == missing[0]
+
+
+@pytest.mark.parametrize(("name", "word"), [("Everything", "items"), ("Incomplete", "rolls")])
+@pytest.mark.parametrize("limit", [[], ["--limit", "2"]])
+def test_a_build_counts_what_the_data_set_says_its_items_are(
+    here: None, command: Callable[..., Any], tmp_path: Path, name: str, word: str, limit: list[str]
+) -> None:
+    ended = command("data", "build", own(name), "--name", "x", "--out", tmp_path / "d", *limit)
+    number = 2 * (2 if limit else 3 if name == "Everything" else 9)
+    assert f"building everything: {number}/{number} {word} in " in ended.err

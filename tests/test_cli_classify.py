@@ -42,7 +42,7 @@ def test_it_prints_tables_and_writes_json_and_pictures(
     out = tmp_path / "new" / "c.json"
     ended = command("classify", files / "drnet.h5", *QUICK, "--seeds", 2, "--out", out)
     assert ended.code == 0, ended.err
-    assert "drnet: action from content, accuracy on 60 test rows (95% over 2 seeds)" in ended.out
+    assert "drnet: action from content, accuracy on 60 test rows (in brackets: each of 2 seeds)" in ended.out
     assert "told walk" in ended.out
     assert ended.out.splitlines()[-2:] == [f"wrote {out}", f"wrote {tmp_path}/new/c-confusion.png"]
     found = json.loads(out.read_text())["results"]["drnet"]
@@ -91,7 +91,10 @@ def test_another_file_is_scored(files: Path, tmp_path: Path, command: Callable[.
             "drnet.h5: label 'acton' is not in the features (did you mean 'action'?); categories are",
         ),
         (["--label", "height"], "label 'height' is a number, and only categories can be told apart"),
-        (["--features", "poze"], "features 'poze' is not allowed; it must be 'content', 'pose' or 'both'"),
+        (
+            ["--features", "poze"],
+            "features 'poze' is not allowed (did you mean 'pose'?); it must be 'content', 'pose' or 'both'",
+        ),
         (
             ["--persons", "1..9"],
             "persons 9 is not allowed: 'person' has 6 values in the train clips, less 1 held out",

@@ -21,7 +21,9 @@ def predicting(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(1)
     predictor = PosePredictor(PredictorConfig(pose_dim=5, content_dim=128, hidden=8, observe=2)).eval()
     for module in ("figures.futures", "prediction.rollout"):
-        monkeypatch.setattr(f"drnet.pipelines.{module}.load_predictor", lambda run, device="cpu": predictor)
+        monkeypatch.setattr(
+            f"drnet.pipelines.{module}.load_predictor", lambda run, device="cpu", weights=None: predictor
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -68,18 +70,46 @@ def test_times_clips_and_further_runs_can_be_named(
     shown = command("figure", "rollout", trained, "--shards", digits, *words)
     assert shown.code == 0, shown.err
     found = json.loads(shown.out)
-    assert [(clip["clip"], clip["first"]) for clip in found["clips"]] == [("test-00000003", 0), ("test-00000001", 2)]
+    assert [(clip["clip"], clip["first"]) for clip in found["clips"]] == [("test-00000003", 1), ("test-00000001", 2)]
     assert found["times"] == [1, 4, 6]
     texts = [element.text for element in ElementTree.parse(tmp_path / "f.svg").iter() if element.text]
     assert {"AE-LSTM", "MCNet", "not implemented yet", "t = 4"} <= set(texts)
+    assert [text.rpartition(", ")[2] for text in texts if ", test-" in text] == ["test-00000003", "test-00000001:2"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_number_of_clips_is_drawn_by_either_name(
+    kind: str, trained: Path, digits: Path, tmp_path: Path, command: Callable[..., Any], predicting: None
+) -> None:
+    for option in ("--clips", "--rows"):
+        words = [option, 2, "--device", "cpu", "--out", tmp_path / f"{option}.svg"]
+        assert command("figure", kind, trained, "--shards", digits, *words).code == 0
+    assert (tmp_path / "--clips.svg").read_bytes() == (tmp_path / "--rows.svg").read_bytes()
+
+
+def test_poses_are_a_number_or_names_as_clips_are(
+    trained: Path, digits: Path, tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    words = ["figure", "swap", trained, "--shards", digits, "--json", "--out", tmp_path / "a.svg", "--clips", "2"]
+    assert len(json.loads(command(*words, "--poses", 3).out)["poses"]) == 3
+    assert len(json.loads(command(*words, "--columns", 3).out)["poses"]) == 3
+    named = json.loads(command(*words, "--poses", "test-00000004:2").out)
+    assert named["poses"] == [{"clip": "test-00000004", "frame": 2}]
+    assert len(named["contents"]) == 2
 
 
 WRONG: dict[str, tuple[list[object], str]] = {
     "ending": (["swap", "--out", "f.jpg"], ".jpg is not allowed here; name a file that ends in .png, .svg, .gif, .mp4"),
     "movie": (["neighbours", "--out", "f.gif"], ".gif is not allowed here; name a file that ends in .png, .svg"),
     "key": (["swap", "--clips", "nobody"], "clip 'nobody' is not in the test split; the nearest are test-"),
-    "frame": (["interpolate", "--clips", "test-00000001:3-9"], "has no frame 9; it has 8, counted from 0"),
+    "frame": (["interpolate", "--clips", "test-00000001:3-9"], "has no frame 9; it has 8, counted from 1"),
     "beside": (["swap", "--beside", "runs/x"], "--beside 'runs/x' is not understood; write NAME=RUN"),
+    "number": (["swap", "--clips", "0"], "clips 0 is not allowed; it must be at least 1"),
+    "both": (
+        ["swap", "--clips", "test-00000001", "--rows", 2],
+        "--rows 2 is not allowed beside --clips test-00000001: both say which clips; leave one out",
+    ),
+    "span of contents": (["swap", "--clips", "test-00000001:1-3"], "where only a first frame counts; write KEY:FRAME"),
     "no predictor": (["rollout"], "drnet train-predictor"),
     "times": (["difference", "--at", "1,b"], "--at '1,b' is not understood; write times as numbers"),
 }

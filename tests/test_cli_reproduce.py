@@ -44,7 +44,7 @@ def test_the_report_is_written_and_says_where(command: Callable[..., Any], out: 
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("fig2",), "experiment 'fig2' is not known; there are fig3, fig4, fig5, table1"),
+        (("fig2",), "experiment 'fig2' is not known (did you mean 'fig12'?); there are fig3, fig4, fig5, table1"),
         (("all", "--scale", "huge"), "scale 'huge' is not known; there are tiny, small, paper"),
         (("report", "fig3"), "report is not allowed beside others"),
         (("fig3", "--scale", "paper"), "holds results of scale tiny; choose another --out for scale paper"),

@@ -111,7 +111,7 @@ WRONG: dict[str, tuple[list[object], str]] = {
     "learning rate": (["--lr", 0], "lr 0.0 is not allowed; it must be above 0"),
     "not a number": (["--beta", "nan"], "beta nan is not allowed; it must be 0 or more"),
     "steps": (["--steps", 0], "steps 0 is not allowed; it must be at least 1"),
-    "preset": (["--preset", "mnits"], "preset 'mnits' is not known; there are mnist, "),
+    "preset": (["--preset", "mnits"], "preset 'mnits' is not known (did you mean 'mnist'?); there are mnist, "),
     "device": (["--device", "toaster"], "device 'toaster' is not known; supported are auto, cpu, cuda and cuda:N"),
     "no GPU": (["--device", "cuda"], "device 'cuda' is not at hand: PyTorch sees no CUDA GPU; use --device cpu"),
     "precision": (["--precision", "fp8"], "precision 'fp8' is not allowed; supported are fp32, tf32 and bf16"),
@@ -142,12 +142,12 @@ def test_shards_that_are_not_there_and_frames_that_do_not_fit_are_one_line(
     cases = [
         (["train", "--shards", tmp_path / "none", "--out", tmp_path / "run"], "no such folder"),
         (["train", "--shards", digits / "train-{000..001}.tar", "--out", tmp_path / "run"], "missing train-000.tar"),
-        (["train", "--shards", digits, "--out", digits, *WORDS], "holds files that are not a run"),
+        (["train", "--shards", digits, "--out", digits, *WORDS], "is a data set, which --shards takes"),
         (["train", "--shards", digits, "--out", trained, *WORDS, "--seed", 5], "was started with train.seed 0, not 5"),
         (["export-features", tmp_path, "--shards", digits, "--out", out], "no run here"),
         (["export-features", trained, "--shards", tmp_path / "none", "--out", out], "no such folder"),
         (["probe", out], "no such file; `drnet export-features"),
-        (["probe", digits / "manifest.json"], "not an HDF5 file"),
+        (["probe", digits / "manifest.json"], "is a file of the data set"),
         (
             ["probe", out, "--out", digits / "train-000000.tar"],
             ".tar is not allowed here; name a file that ends in .json",

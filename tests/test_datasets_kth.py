@@ -286,7 +286,9 @@ def test_what_was_missing_is_found_once_it_is_there(tmp_path: Path) -> None:
 
 def test_missing_videos_are_counted_by_name_where_that_is_allowed(tmp_path: Path) -> None:
     folder = flat(tmp_path / "source", "person01_running_d2", "person17_walking_d1")
-    report = build(plan_build(Kth(folder, size=32, allow_missing=True)), tmp_path / "built")
+    data = Kth(folder, size=32, allow_missing=True)
+    assert data.missing_items("train") == ["person01_running_d2", "person13_handclapping_d3"]
+    report = build(plan_build(data), tmp_path / "built")
     assert report.counts == {"train": {"missing": 2, "written": 3}, "test": {"missing": 1, "written": 1}}
     lines = (tmp_path / "built" / "accounting.jsonl").read_text()
     assert '"person01_running_d2"' in lines

@@ -274,6 +274,7 @@ def test_a_turn_without_all_its_azimuths_fails_and_one_without_any_is_missing(ow
         list(data.clips("train", 6))
     with pytest.raises(ItemMissing):
         list(data.clips("train", 3))
+    assert data.missing_items("train") == [data.item("train", 3)]
     report = build(plan_build(data), tmp_path / "data")
     assert report.counts["train"] == {"written": 8, "failed": 1, "missing": 1}
 

@@ -120,7 +120,15 @@ def test_every_network_takes_every_size(size: int) -> None:
         ({"pose_network": "vgg16"}, "pose_network 'vgg16' is not allowed; supported are dcgan, resnet18"),
         ({"decoder_network": "resnet18"}, "decoder_network 'resnet18' is not allowed; supported are dcgan, vgg16"),
         ({"negatives": "none"}, "negatives 'none' is not allowed; supported are shift, other-content, permuted"),
-        ({"reconstruction": "median"}, "reconstruction 'median' is not allowed; supported are mean, sum"),
+        (
+            {"reconstruction": "median"},
+            r"reconstruction 'median' is not allowed \(did you mean 'mean'\?\); supported are mean, sum",
+        ),
+        ({"decoder_mixing": -1}, "decoder_mixing -1 is not allowed with decoder_network 'dcgan'; .* or 0"),
+        (
+            {"decoder_mixing": 8, "decoder_network": "vgg16"},
+            "decoder_mixing 8 is not allowed with decoder_network 'vgg16'",
+        ),
         ({"content_pooled": True, "skips": True}, "content_pooled is not allowed with skips"),
         ({"content_pooled": True, "content_network": "vgg16"}, "content_pooled is not allowed with content_network"),
     ],

@@ -15,9 +15,19 @@ from drnet.health import PROBED_CLIPS, batch_statistics, explained, measure
 from drnet.model import DrNet, DrNetConfig
 
 TINY = {"size": 32, "width": 4, "content_dim": 6, "pose_dim": 3, "initialisation": "torch"}
-WITHOUT_CONTENT = {"content_used", "content_from_pose", "pose_from_content", "variance_content"}
+WITHOUT_CONTENT = {
+    "content_used",
+    "content_from_pose",
+    "pose_from_content",
+    "variance_content",
+    "participation_content",
+}
 MANY_CLIPS = {"bn_gap", "reconstruction_batch", "content_from_pose", "pose_from_content"}  # that take `PROBED_CLIPS`
-ALL = WITHOUT_CONTENT | MANY_CLIPS | {"reconstruction", "copy", "mean_frame", "variance_pose", "pose_used"}
+ALL = (
+    WITHOUT_CONTENT
+    | MANY_CLIPS
+    | {"reconstruction", "copy", "mean_frame", "variance_pose", "participation_pose", "pose_used"}
+)
 
 
 def model_of(**settings: object) -> DrNet:
@@ -228,7 +238,12 @@ def test_weights_that_are_not_finite_give_no_numbers_that_are_not() -> None:
     model = model_of()
     with torch.no_grad():
         model.pose_encoder.last.weight.fill_(float("nan"))
-    assert measure(model, clips_of(), 8).keys() == {"copy", "mean_frame", "variance_content"}
+    assert measure(model, clips_of(), 8).keys() == {
+        "copy",
+        "mean_frame",
+        "variance_content",
+        "participation_content",
+    }
 
 
 @pytest.mark.parametrize(("clips", "at_once"), [(24, 1), (24, 7), (24, 100), (3, 2), (2, 2)])

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from drnet.model import DrNet, DrNetConfig
 from drnet.networks import SIZES, Content, DcganDecoder, DcganEncoder, SceneDiscriminator, check_size, initialise_dcgan
 
 
@@ -182,3 +183,23 @@ def test_a_centred_encoders_batch_has_no_common_direction() -> None:
     centred, plain = DcganEncoder(3, 32, 4, 6, centred=True), DcganEncoder(3, 32, 4, 6)
     with torch.no_grad():
         assert centred(frames).mean(0).norm() < 0.2 < 0.5 < plain(frames).mean(0).norm()
+
+
+@pytest.mark.parametrize("skips", [False, True])
+def test_a_decoder_that_mixes_has_two_layers_more_and_draws_frames_of_the_same_shape(skips: bool) -> None:
+    encoder = DcganEncoder(3, 32, 4, 6, skips=skips).eval()
+    decoder, plain = (DcganDecoder(3, 32, 4, 9, skips=skips, mixing=units).eval() for units in (12, 0))
+    shapes = {name: tuple(value.shape) for name, value in decoder.named_parameters() if name.startswith("mixing")}
+    assert shapes["mixing.0.weight"] == (12, 9, 1, 1)
+    assert shapes["mixing.3.weight"] == (12, 12, 1, 1)
+    assert not any(name.startswith("mixing") for name in plain.state_dict())  # weights of earlier versions fit
+    frames, pose = torch.rand(2, 3, 32, 32), torch.randn(2, 3)
+    with torch.no_grad():
+        assert decoder(encoder(frames), pose).shape == plain(encoder(frames), pose).shape == (2, 3, 32, 32)
+        assert not torch.equal(decoder(encoder(frames), pose), decoder(encoder(frames), -pose))
+
+
+def test_a_model_is_made_as_its_settings_say() -> None:
+    model = DrNet(DrNetConfig(size=32, width=4, content_dim=6, pose_dim=3, decoder_mixing=12))
+    assert len(model.decoder.mixing) == 6
+    assert not len(DrNet(DrNetConfig(size=32, width=4, content_dim=6, pose_dim=3)).decoder.mixing)

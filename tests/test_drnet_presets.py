@@ -96,7 +96,9 @@ def test_a_presets_schedules_end_before_its_horizon(name: str) -> None:
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="preset 'mnits' is not known; there are mnist, ") as raised:
+    with pytest.raises(
+        ValueError, match=r"preset 'mnits' is not known \(did you mean 'mnist'\?\); there are mnist, "
+    ) as raised:
         preset("mnits")
     assert all(name in str(raised.value) for name in PRESETS)
     assert "\n" not in str(raised.value)

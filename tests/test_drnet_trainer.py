@@ -248,6 +248,36 @@ def test_drnet_trains_in_parts_each_group_before_the_next() -> None:
     assert set(trainer.take_metrics()) >= {"loss/reconstruction", "discriminator/bce"}
 
 
+@pytest.mark.parametrize("frames", [2, 4])  # of four the pose encoder sees two more, for the discriminator alone
+@pytest.mark.parametrize("parts", [2, 3])
+def test_running_statistics_move_once_a_step_however_many_parts_it_has(frames: int, parts: int) -> None:
+    one = torch.rand(4, frames, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    whole = Trainer(drnet(), TrainConfig(batch_size=4), CPU)
+    cut = Trainer(drnet(), TrainConfig(batch_size=4 * parts, accumulate=parts), CPU)
+    kept = {name: value.clone() for name, value in whole.model.named_buffers()}
+    whole.train_step(one)
+    cut.train_step(one.repeat(parts, 1, 1, 1, 1))
+    expected, found = dict(whole.model.named_buffers()), dict(cut.model.named_buffers())
+    moved = {name.split(".")[0] for name, value in expected.items() if not value.equal(kept[name])}
+    assert moved == {"content_encoder", "pose_encoder", "decoder"}
+    for name, value in expected.items():  # the counts of batches, too
+        torch.testing.assert_close(found[name], value, rtol=1e-6, atol=1e-7)
+
+
+def test_running_statistics_of_parts_are_the_mean_of_what_each_part_gives() -> None:
+    halves = [batch(0)[:4], batch(1)[:4]]
+    cut = Trainer(drnet(), TrainConfig(batch_size=8, accumulate=2), CPU)
+    cut.train_step(torch.cat(halves))
+    alone = [Trainer(drnet(), TrainConfig(batch_size=4), CPU) for _ in halves]
+    for trainer, half in zip(alone, halves, strict=True):
+        trainer.train_step(half)
+    one, other = (dict(trainer.model.named_buffers()) for trainer in alone)
+    for name, value in cut.model.named_buffers():
+        if "running" in name:
+            assert not one[name].equal(other[name])
+            torch.testing.assert_close(value, (one[name] + other[name]) / 2, rtol=1e-5, atol=1e-7)
+
+
 def test_clips_that_parts_cannot_share_are_refused_and_none_is_left_out() -> None:
     trainer = Trainer(Linear(), TrainConfig(batch_size=12, accumulate=4), CPU)
     with pytest.raises(ValueError, match="accumulate 4 is not allowed with 6 clips in a process; it must divide them"):

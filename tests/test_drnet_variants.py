@@ -92,6 +92,7 @@ def test_a_tuned_preset_and_an_unknown_variant_are_refused_in_one_line() -> None
         variant_settings("mnist", "nature")
     assert set(PRESETS) - set(PAPER) == {
         "mnist-small",
+        "mnist-medium",
         "chairs-small",
         "kth-small",
         "kth-autoencoder",

@@ -369,14 +369,14 @@ def test_a_sidecar_that_places_clips_elsewhere_is_found(forger: Forger) -> None:
     found = problems(forger.seal())
     for key in (KEY, "train-00000003"):
         assert any(f"clip {key}: its sidecar places" in line for line in found)
-        assert any(f"clip {key}: frame 0 is damaged" in line for line in found)
+        assert any(f"clip {key}: frame 1 is damaged" in line for line in found)
     assert "is damaged" in refused(forger.folder)
 
 
 def test_checks_of_other_frames_are_found(forger: Forger) -> None:
     one, two = forger.clips()
     forger.rewrite([one._replace(checks=two.checks), two])
-    assert any(f"clip {KEY}: frame 0 is damaged" in line for line in problems(forger.seal()))
+    assert any(f"clip {KEY}: frame 1 is damaged" in line for line in problems(forger.seal()))
 
 
 def test_a_pixel_hash_of_other_pixels_is_found(forger: Forger) -> None:

@@ -27,8 +27,9 @@ from drnet.pipelines.shards.accounting import Accounts
 from drnet.pipelines.shards.codec import EXTENSIONS, HEAD, decode, encode, npy_header, stated_shape
 from drnet.pipelines.shards.foreign import index_foreign
 from drnet.pipelines.shards.manifest import ACCOUNTING, MANIFEST, read_manifest
+from drnet.pipelines.shards.reading import Shard
 from drnet.pipelines.shards.shard import read_sidecar
-from drnet.pipelines.source import Shard, open_shards
+from drnet.pipelines.source import open_shards
 from drnet.pipelines.verify import verify_data
 
 BLOCK = 512

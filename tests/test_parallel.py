@@ -18,6 +18,7 @@ import torch
 
 from drnet.datasets.contract import DataError
 from drnet.parallel import averaged, gathered
+from drnet.pipelines.plan import Plan, share_of
 from drnet.pipelines.run import latest_checkpoint, read_metrics
 from drnet.pipelines.source import open_shards
 from drnet.pipelines.training.processes import ALONE, first_host, launched, together
@@ -132,22 +133,37 @@ def test_a_signal_to_one_process_stops_all_with_a_checkpoint(train_words: list[s
     assert 0 < state["step"] < 100000
 
 
-def test_a_batch_that_cannot_be_divided_is_refused_in_one_line(train_words: list[str]) -> None:
+def test_a_batch_that_cannot_be_divided_is_refused_in_one_line_and_leaves_nothing(
+    train_words: list[str], tmp_path: Path
+) -> None:
     processes = started([*train_words, "--steps", "4", "--batch-size", "7"], 2)
     for _, err in ended(processes, code=1):
         assert "batch size 7 is not allowed with 2 processes; it must be a multiple" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_processes_that_were_started_with_other_settings_leave_nothing(train_words: list[str], tmp_path: Path) -> None:
+    words = [*train_words, "--steps", "4"]
+    for _, err in ended(started_each([words, [*words, "--lr", "0.5"]]), code=1):
+        assert "the processes differ in their shards, settings or last checkpoint" in err
+    assert not (tmp_path / "run").exists()
+
+
+def damage(folder: Path, clip: int) -> None:
+    """Flip a bit of every frame of a clip."""
+    shard, index = open_shards(folder).locate(clip)
+    data = bytearray(shard.path.read_bytes())
+    start, size = shard.sidecar.samples[index].frames
+    for place in range(start + 200, start + size, 256):
+        data[place] ^= 1
+    shard.path.write_bytes(data)
 
 
 def test_damaged_clips_are_left_out_by_several_processes_and_an_error_of_one_ends_all_in_a_line(
     train_words: list[str], digits: Path, tmp_path: Path
 ) -> None:
     copy = Path(shutil.copytree(digits, tmp_path / "copy"))
-    shard = open_shards(copy).locate(0)[0]
-    data = bytearray(shard.path.read_bytes())
-    start, size = shard.sidecar.samples[0].frames
-    for place in range(start + 200, start + size, 256):  # every frame of one clip
-        data[place] ^= 1
-    shard.path.write_bytes(data)
+    damage(copy, 0)
     words = [str(copy) if word == str(digits) else word for word in train_words]
     ended(started([*words, "--steps", "6", "--max-skipped", "1"], 2))
     other = [*words, "--steps", "6", "--out", str(tmp_path / "other")]
@@ -156,6 +172,19 @@ def test_damaged_clips_are_left_out_by_several_processes_and_an_error_of_one_end
     assert sum("is damaged" in line for line in last) == 1
     assert sum("ends, since another one did, whose message says why" in line for line in last) == 1
     assert not any("Traceback" in err for err in texts)
+
+
+def test_the_budget_of_clips_left_out_is_that_of_all_processes_together(
+    train_words: list[str], digits: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(digits, tmp_path / "copy"))
+    shards = open_shards(copy)
+    first = Plan(shards.order_key, 0, [place.clips for place in shards.places], 8).batch(0).clips
+    for rank in (0, 1):
+        damage(copy, int(first[share_of(8, rank, 2, 1)][0]))
+    words = [str(copy) if word == str(digits) else word for word in train_words]
+    for _, err in ended(started([*words, "--steps", "2", "--max-skipped", "1"], 2), code=1):  # each process has met one
+        assert "2 of 48 clips could not be read, more than --max-skipped 1 allows; the first: " in err
 
 
 def test_processes_that_see_other_run_folders_are_refused(train_words: list[str], tmp_path: Path) -> None:
@@ -171,6 +200,7 @@ def test_one_process_is_joined_with_nothing() -> None:
     assert ALONE.any(True)
     assert not ALONE.any(False)
     assert ALONE.same(b"x")
+    assert ALONE.union([3, 1, 3]) == {1, 3}
     rows = torch.ones(2, 3)
     assert gathered(rows) is rows
     assert averaged({"a": 1.0}, torch.device("cpu")) == {"a": 1.0}

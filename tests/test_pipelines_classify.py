@@ -13,7 +13,7 @@ from drnet.classifier import ClassifierConfig
 from drnet.datasets.contract import DataError
 from drnet.pipelines.evaluation import classify as module
 from drnet.pipelines.evaluation.classify import ClassifySettings, classify, confusion, held_out
-from drnet.pipelines.evaluation.classify_result import Estimate, Point, Result, Run
+from drnet.pipelines.evaluation.classify_result import Estimate, Point, Result, Run, spread_of
 from drnet.pipelines.export import Features
 
 FEATURES = planted()
@@ -158,8 +158,27 @@ def test_an_interval_is_students_t() -> None:
     found = Estimate.of([0.1, 0.2, 0.3])
     assert found.mean == pytest.approx(0.2)
     assert (found.low, found.high) == (0.0, pytest.approx(0.2 + 4.302653 * 0.1 / 3**0.5, abs=1e-6))  # cut off at 0
-    assert Estimate.of([0.7]) == Estimate(0.7, None, None, (0.7,))
-    assert (found.text(), Estimate.of([0.7]).text()) == ("20.0% (0.0 to 44.8)", "70.0%")
+    assert found.text() == "20.0% (0.0 to 44.8)"
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ((0.7,), "70.0%"),
+        ((0.931, 0.965), "94.8% (93.1, 96.5)"),
+        ((0.0, 0.0), "0.0% (all 2)"),
+        ((0.5, 0.5, 0.5), "50.0% (all 3)"),
+    ],
+)
+def test_values_that_have_no_interval_worth_the_name_are_told_themselves(values: tuple[float, ...], text: str) -> None:
+    found = Estimate.of(values)
+    assert (found.low, found.high, found.values) == (None, None, values)
+    assert found.text() == text
+
+
+def test_what_stands_behind_a_mean_is_named() -> None:
+    told = [spread_of(count, "draw") for count in (1, 2, 3)]
+    assert told == ["one draw", "each of 2 draws", "95% interval over 3 draws"]
 
 
 def test_the_interval_of_draws_is_over_the_means_of_their_seeds() -> None:
@@ -259,7 +278,7 @@ def test_what_cannot_be_classified_is_refused(features: Features, settings: dict
     ids=str,
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(DataError, match=f"{next(iter(wrong))} .* is not allowed; "):
+    with pytest.raises(DataError, match=f"{next(iter(wrong))} .* is not allowed( .*)?; "):
         ClassifySettings("action", **wrong)
 
 
@@ -279,6 +298,22 @@ def test_classes_that_lack_on_one_side_and_clips_that_gave_no_row_are_told() -> 
         "no test clip shows box",
     ]
     assert result.names == CLASSES
+
+
+def test_draws_of_persons_who_never_do_what_is_tested_are_told() -> None:
+    """Only one training person walks: who is drawn without it cannot tell walking."""
+    person, action = FEATURES.labels["person"], FEATURES.labels["action"].copy()
+    train = FEATURES.split == "train"
+    action[train & (person != 0) & (action == 0)] = 1
+    features = replace(FEATURES, labels={**FEATURES.labels, "action": action})
+    result = classify(features, ClassifySettings("action", persons=(1, 2), draws=4, hidden=4, window=2))
+    for point in result.points:
+        lacking = sum(run.classes[0] == 0 for run in point.runs)
+        assert all(sum(run.classes) == run.rows for run in point.runs)
+        group = "1 training person" if point.groups == 1 else "2 training persons"
+        line = f"with {group} no training row shows walk in {lacking} of 4 fits: these test rows cannot be told there"
+        assert (line in result.notes()) == bool(lacking)
+    assert any(run.classes[0] == 0 for run in result.points[0].runs)
 
 
 def test_persons_who_all_do_the_same_give_classifiers_that_name_it() -> None:

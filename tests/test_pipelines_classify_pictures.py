@@ -8,11 +8,18 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from drnet.pipelines.evaluation.classify_pictures import confusion_rows, point_rows, save_confusion, save_curve
+from drnet.pipelines.evaluation.classify_pictures import (
+    confusion_rows,
+    point_rows,
+    save_confusion,
+    save_curve,
+    spread_text,
+)
 from drnet.pipelines.evaluation.classify_result import Point, Result, Run
 
 NAMES = ("walk", "jog", "never shown", "box")
 GOOD = np.array([[8, 2, 0, 0], [1, 9, 0, 0], [0, 0, 0, 0], [0, 0, 0, 20]])
+BAD = np.array([[5, 5, 0, 0], [4, 6, 0, 0], [0, 0, 0, 0], [0, 0, 0, 20]])
 
 
 def result(matrices: dict[int, list[NDArray[np.int64]]], **settings: Any) -> Result:
@@ -50,9 +57,34 @@ def read(path: Path) -> NDArray[np.uint8]:
 
 
 def test_a_table_has_an_interval_and_the_rows_of_every_point() -> None:
-    found = point_rows(result({1: [GOOD, GOOD], 2: [GOOD.T, GOOD]}))
-    assert found[0] == ["1", "92.5% (92.5 to 92.5)", "46.2% (46.2 to 46.2)", "50.0%", "10 to 11"]
-    assert [row[0] for row in found] == ["1", "2"]
+    found = point_rows(result({1: [GOOD, GOOD], 2: [GOOD, BAD], 3: [GOOD, BAD, GOOD]}))
+    assert found[0] == ["1", "92.5% (all 2)", "46.2% (all 2)", "50.0%", "10 to 11"]
+    assert found[1] == ["2", "85.0% (92.5, 77.5)", "42.5% (46.2, 38.8)", "50.0%", "20 to 21"]
+    assert found[2][1] == "87.5% (66.0 to 100.0)"
+    assert [row[0] for row in found] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"draws": 2}, "each of 2 draws"),
+        ({"draws": 5, "seeds": 2}, "95% interval over 5 draws (means of 2 seeds)"),
+        ({"draws": 1, "seeds": 3}, "95% interval over 3 seeds"),
+        ({"persons": (), "seeds": 2}, "each of 2 seeds"),
+    ],
+    ids=str,
+)
+def test_what_stands_in_brackets_is_told(settings: dict[str, Any], text: str) -> None:
+    assert spread_text(result({1: [GOOD]}, **settings)) == text
+
+
+def test_two_draws_are_points_and_no_bar_that_reaches_from_nothing_to_everything(tmp_path: Path) -> None:
+    """A bar of Student's t over two such values would span the whole height."""
+    save_curve(tmp_path / "c.png", {"DrNet": result({1: [GOOD, GOOD], 2: [GOOD, BAD]})})
+    sheet = read(tmp_path / "c.png").astype(int)
+    blue = (sheet[..., 2] - sheet[..., 0] > 60).any(1)
+    drawn = np.flatnonzero(blue[: sheet.shape[0] // 2])  # the legend lies below
+    assert 5 < drawn[-1] - drawn[0] < 0.25 * sheet.shape[0]  # 77.5 to 92.5 of 101
 
 
 def test_a_confusion_matrix_is_shares_and_counts_of_the_classes_there_are() -> None:

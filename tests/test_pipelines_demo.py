@@ -75,7 +75,9 @@ def test_the_commands_on_the_page_build_the_same_data(made: tuple[Path, DemoRepo
 
 
 def test_unknown_data_is_refused_with_what_is_allowed() -> None:
-    with pytest.raises(ValueError, match="'cats' is not known; supported are auto, chairs and digits"):
+    with pytest.raises(
+        ValueError, match=r"'cats' is not known \(did you mean 'chairs'\?\); supported are auto, chairs and digits"
+    ):
         choose_example("cats", None, None)
 
 

@@ -74,7 +74,7 @@ def predictor(monkeypatch: pytest.MonkeyPatch, trained: Path) -> PosePredictor:
     config = load_run(trained)[2]["model"]
     torch.manual_seed(0)
     found = PosePredictor(PredictorConfig(config["pose_dim"], config["content_dim"], hidden=8)).eval()
-    monkeypatch.setattr(stage, "load_predictor", lambda run, device: found)
+    monkeypatch.setattr(stage, "load_predictor", lambda run, device, weights: found)
     return found
 
 
@@ -82,7 +82,7 @@ def test_a_run_without_predictor_is_scored_and_says_so(trained: Path, digits: Pa
     report = evaluate(trained, digits, sections=QUICK, steps=12, clips=6, device="cpu")
     for name in ("frames", "position"):
         assert "has no predictor yet" in report[name]["predicted"]["not_computed"]
-        assert set(report[name]["rows"]) - {"truth"} == {"true_pose", "copy_last"}
+        assert set(report[name]["rows"]) - {"truth", "middle", "other_clip"} == {"true_pose", "copy_last"}
     assert "has no predictor yet" in report["predictor"]["not_computed"]
     assert report["frames"]["steps"] == list(range(1, 13))
     assert report["frames"]["clips"] == report["data"]["clips_scored"] == 6
@@ -109,7 +109,14 @@ def test_predictions_stand_beside_copies_of_the_last_frame(trained: Path, digits
     assert frames["identical_frames"] == {"predicted": 0, "true_pose": 0, "copy_last": 4}
     scenes = DigitScenes(open_shards(digits, ["test"]))
     away = [np.linalg.norm(scenes.positions(c, 5) - scenes.positions(c, 4), axis=1).mean() for c in (0, 4, 8, 12)]
-    assert found["position"]["errors"]["copy_last"]["error"]["mean"][0] == pytest.approx(np.mean(away), abs=0.6)
+    errors = found["position"]["errors"]
+    assert errors["copy_last"]["error"]["mean"][0] == pytest.approx(np.mean(away), abs=0.6)
+    places = np.stack([scenes.positions(clip, 5) for clip in (0, 4, 8, 12)])  # at step 1
+    middle = np.linalg.norm(places - (32 - 16) / 2, axis=2)
+    others = np.linalg.norm(places - np.roll(places, -1, axis=0), axis=2)
+    assert errors["middle"]["error"]["mean"][0] == pytest.approx(middle.mean(), rel=1e-5)
+    assert errors["other_clip"]["error"]["mean"][0] == pytest.approx(others.mean(), rel=1e-5)
+    assert not any(errors["middle"]["not_found"])
 
 
 @pytest.mark.usefixtures("predictor")
@@ -155,7 +162,10 @@ def test_what_cannot_be_computed_says_why(stripes: tuple[Path, Path], tmp_path: 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"sections": ["frame"]}, "section 'frame' is not known; supported are frames, swap"),
+        (
+            {"sections": ["frame"]},
+            r"section 'frame' is not known \(did you mean 'frames'\?\); supported are frames, swap",
+        ),
         ({"position_steps": [0]}, "step 0 is not allowed; the first predicted frame is step 1"),
         ({"clips": 0}, "clips 0 is not allowed; it must be at least 1"),
         ({"protocol": "kth"}, "protocol 'kth' is not known"),

@@ -98,7 +98,10 @@ def test_data_that_the_literatures_numbers_are_not_of_is_told() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (("mcnets", None, None), "protocol 'mcnets' is not known; supported are drnet, mcnet, svg"),
+        (
+            ("mcnets", None, None),
+            r"protocol 'mcnets' is not known \(did you mean 'mcnet'\?\); supported are drnet, mcnet, svg",
+        ),
         (("drnet", 0, None), "observe 0 is not allowed; it must be from 1 to 10000"),
         (("drnet", None, 20_000), "steps 20000 is not allowed; it must be from 1 to 10000"),
     ],

@@ -1,13 +1,17 @@
 """The paper's figures from a run: what is chosen, what is shown, and the numbers beside it."""
 
+import copy
+import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from turning_bars import Turntable, frames_of, only
 
 from drnet.datasets.contract import DataError, Label
@@ -16,9 +20,11 @@ from drnet.pipelines.export import encode
 from drnet.pipelines.figures.beside import runs_beside
 from drnet.pipelines.figures.interpolate import interpolate_figure, turning
 from drnet.pipelines.figures.neighbours import Nearest, neighbours_figure
-from drnet.pipelines.figures.scene import Scene, clips_of, drawn_clips, named_clips, open_scene, words_of
+from drnet.pipelines.figures.scene import Scene, clips_of, drawn_clips, open_scene, words_of
 from drnet.pipelines.figures.sheet import page_of
 from drnet.pipelines.figures.swap import swap_figure
+from drnet.pipelines.figures.variation import Variation, content_note
+from drnet.pipelines.looking.clips import named_clips
 from drnet.pipelines.looking.swaps import swapped
 from drnet.pipelines.run import RunError
 from drnet.pipelines.source import open_shards
@@ -60,14 +66,15 @@ def test_where_no_held_out_clips_are_at_hand_the_figure_says_so(trained: Path, d
 def test_clips_and_frames_can_be_named(scene: Scene) -> None:
     keys = list(scene.clips.keys())
     shots = named_clips(scene.clips, [f"{keys[3]}:2-5", keys[0], f"{keys[3]}:7"])
-    assert [(shot.clip, shot.first, shot.last) for shot in shots] == [(3, 2, 5), (0, None, None), (3, 7, None)]
+    assert [(shot.clip, shot.first, shot.last) for shot in shots] == [(3, 1, 4), (0, None, None), (3, 6, None)]
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
         ("test-0000003x", r"clip 'test-0000003x' is not in the test split; the nearest are .*test-00000003"),
-        ("test-00000003:8", "has no frame 8; it has 8, counted from 0"),
+        ("test-00000003:9", "has no frame 9; it has 8, counted from 1"),
+        ("test-00000003:0", "has no frame 0; it has 8, counted from 1"),
         ("test-00000003:x", "is not understood; write KEY, KEY:FRAME or KEY:FIRST-LAST"),
     ],
 )
@@ -89,10 +96,10 @@ def test_drawn_clips_depend_on_the_seed_alone_and_differ(scene: Scene) -> None:
 def test_a_swap_grid_shows_the_models_swaps_of_its_row_and_column(scene: Scene) -> None:
     figure = swap_figure(scene, rows=2, columns=3, seed=4)
     sheet = only(figure)
-    content = [
-        scene.frame(named_clips(scene.clips, [c["clip"]])[0].clip, c["frame"]) for c in figure.numbers["contents"]
-    ]
-    pose = [scene.frame(named_clips(scene.clips, [c["clip"]])[0].clip, c["frame"]) for c in figure.numbers["poses"]]
+    content, pose = (
+        [scene.frame(named_clips(scene.clips, [c["clip"]])[0].clip, c["frame"] - 1) for c in figure.numbers[name]]
+        for name in ("contents", "poses")
+    )
     np.testing.assert_array_equal(frames_of(sheet, 0)[1:], pose)
     wanted = swapped(scene.model, np.stack(content), np.stack(pose), scene.device)
     for number in range(2):
@@ -122,7 +129,7 @@ def test_the_poses_of_a_swap_movie_run_and_its_contents_stay(scene: Scene) -> No
 
 
 def test_an_interpolation_ends_at_the_swap_with_its_own_clips_frames(scene: Scene) -> None:
-    figure = interpolate_figure(scene, ["test-00000002:1-6"], columns=4)
+    figure = interpolate_figure(scene, ["test-00000002:2-7"], columns=4)
     sheet = only(figure)
     (cells,) = [frames_of(sheet, row) for row in range(len(sheet.rows))]  # digits turn not: no row of truth
     clip = np.array(scene.clips.frames(2))
@@ -133,12 +140,12 @@ def test_an_interpolation_ends_at_the_swap_with_its_own_clips_frames(scene: Scen
 
 
 def test_the_truth_of_an_interpolation_turns_the_shorter_way_round(turning_scene: Scene) -> None:
-    figure = interpolate_figure(turning_scene, ["test-001:0-2", "test-001:3-0"], columns=3)
+    figure = interpolate_figure(turning_scene, ["test-001:1-3", "test-001:4-1"], columns=3)
     first, second = figure.numbers["clips"]
     assert first["truth"]["shown"] == [330, 0, 30]  # over 0, not back over 180
-    assert first["truth"]["times"] == [0, 1, 2]
-    assert second["truth"]["times"][0] == 3
-    assert second["truth"]["times"][-1] == 0
+    assert first["truth"]["times"] == [1, 2, 3]
+    assert second["truth"]["times"][0] == 4
+    assert second["truth"]["times"][-1] == 1
     sheet = only(figure)
     assert [cell.caption for cell in sheet.rows[1].cells] == ["", "330°", "0°", "30°", ""]
     assert len(list(interpolate_figure(turning_scene, rows=1, moving=True).sheets)) == 46
@@ -151,7 +158,7 @@ def test_two_varying_labels_give_no_turn() -> None:
     assert turning({"a": Label("number", True)}) is None
 
 
-@pytest.mark.parametrize("frames", ["test-001:4-4", "test-001:11"])
+@pytest.mark.parametrize("frames", ["test-001:5-5", "test-001:12"])
 def test_an_interpolation_needs_two_frames(turning_scene: Scene, frames: str) -> None:
     with pytest.raises(DataError, match="both frames are"):
         interpolate_figure(turning_scene, [frames])
@@ -173,7 +180,7 @@ def test_a_search_in_blocks_finds_the_nearest_of_all() -> None:
 def test_neighbours_are_training_frames_with_their_distance(
     scene: Scene, digits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("drnet.pipelines.figures.neighbours.FRAMES_AT_ONCE", 20)
+    monkeypatch.setattr("drnet.pipelines.figures.variation.FRAMES_AT_ONCE", 20)
     figure = neighbours_figure(scene, rows=2, columns=3)
     training = open_shards(digits)
     content, pose = encode(scene.model, [training.frames(n) for n in range(len(training))], scene.device)
@@ -185,12 +192,12 @@ def test_neighbours_are_training_frames_with_their_distance(
     keys = list(training.keys())
     for query in figure.numbers["queries"]:
         shot = named_clips(scene.clips, [query["clip"]])[0]
-        own = encode(scene.model, [scene.frame(shot.clip, query["frame"])[None]], scene.device)
+        own = encode(scene.model, [scene.frame(shot.clip, query["frame"] - 1)[None]], scene.device)
         vectors = {"pose": own[1] / spread["pose"]}
         vectors["content and pose"] = np.concatenate([own[0] / spread["content"], vectors["pose"]], 1)
         for by, found in query["nearest"].items():
             distances = np.linalg.norm(features[by] - vectors[by], axis=1)
-            at = keys.index(found["clip"]) * 8 + found["frame"]
+            at = keys.index(found["clip"]) * 8 + found["frame"] - 1
             assert distances[at] == pytest.approx(distances.min(), abs=1e-4)
             assert found["distance"] == pytest.approx(distances.min(), abs=1e-4)
     assert figure.numbers["searched"] == {"split": "train", "clips": 48, "of": 48, "frames": 384}
@@ -208,14 +215,72 @@ def test_a_training_frame_is_its_own_nearest_neighbour_and_a_limit_is_told(train
     assert any("5 of 48 training clips (40 frames) were searched" in note for note in only(few).notes)
 
 
+def test_how_much_content_varies_is_measured_over_the_frames_of_the_split(scene: Scene, digits: Path) -> None:
+    found = neighbours_figure(scene, rows=1, columns=2).numbers["content"]
+    for split, collection in (("train", open_shards(digits)), ("test", scene.clips)):
+        content, _ = encode(scene.model, [collection.frames(n) for n in range(len(collection))], scene.device)
+        spread = np.linalg.svd(content.astype(float) - content.mean(0), compute_uv=False) ** 2
+        assert found[split]["variance"] == pytest.approx(spread.sum() / len(content), rel=1e-3)
+        assert found[split]["one_way"] == pytest.approx(spread[0] / spread.sum(), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "says"),
+    [
+        (Variation(1.0, 0.5), Variation(1.2, 0.4), None),
+        (Variation(1.0, 0.95), Variation(1.2, 0.4), "95% of its variance .* 40%.* and it is 0.83 times"),
+        (Variation(0.05, 0.5), Variation(1.0, 0.4), "50% of its variance .* and it is 0.05 times that over training"),
+        (Variation(0.0, 1.0), Variation(0.0, 1.0), "100% of its variance"),
+    ],
+    ids=["well", "one direction", "little", "none"],
+)
+def test_content_that_hardly_varies_is_told_below_the_neighbours(
+    here: Variation, there: Variation, says: str | None
+) -> None:
+    note = content_note(here, there, 7, 9, "test")
+    assert note.startswith("For 7 of 9 frames the neighbour by content and pose is the same frame as the one by pose.")
+    assert bool(re.search(f"Content hardly varies over held-out frames.*{says}", note)) == (says is not None)
+    assert ("hardly" in note) == (says is not None)
+
+
+def test_the_neighbours_that_are_one_frame_are_counted_below_the_figure(scene: Scene) -> None:
+    model = copy.deepcopy(scene.model)
+    encoded = model.encode
+    model.encode = lambda frames: (torch.zeros(len(frames), 128), encoded(frames)[1])  # type: ignore[method-assign]
+    figure = neighbours_figure(replace(scene, model=model), rows=2, columns=3)
+    assert figure.numbers["same_by_both"] == 6
+    assert "For 6 of 6 frames" in only(figure).notes[-1]
+    assert "Content hardly varies" in only(figure).notes[-1]
+
+
 def test_neighbours_of_a_clip_that_is_named_twice_stand_under_their_own_clip(scene: Scene) -> None:
-    names = ["test-00000001:0-1", "test-00000003", "test-00000001:6-7"]
+    names = ["test-00000001:1-2", "test-00000003", "test-00000001:7-8"]
     figure = neighbours_figure(scene, names, columns=2)
     heads = [row.section for row in only(figure).rows if row.section]
     assert [len(row.cells) for row in only(figure).rows] == [2] * 9
     assert [head.rsplit(", ")[-1] for head in heads] == [name.partition(":")[0] for name in names]
     with pytest.raises(DataError, match="columns 0 is not allowed; it must be at least 1"):
         neighbours_figure(scene, columns=0)
+
+
+def test_the_frames_that_a_picture_names_are_those_to_type(scene: Scene, trained: Path, digits: Path) -> None:
+    clip = np.array(scene.clips.frames(2))
+    for figure in (
+        interpolate_figure(scene, ["test-00000002:1-8"]),
+        neighbours_figure(scene, ["test-00000002:1-8"], columns=2),
+    ):
+        cells = [cell for cell in only(figure).rows[0].cells if cell.caption]
+        assert [cell.caption for cell in cells] == ["frame 1", "frame 8"]
+        np.testing.assert_array_equal([cell.frame for cell in cells], clip[[0, 7]])  # type: ignore[misc]
+    numbers = swap_figure(scene, ["test-00000002:8"], ["test-00000001:1"]).numbers
+    assert (numbers["contents"], numbers["poses"]) == (
+        [{"clip": "test-00000002", "frame": 8}],
+        [{"clip": "test-00000001", "frame": 1}],
+    )
+    own = open_scene(trained, digits, "train", "cpu")
+    rows = only(neighbours_figure(own, ["train-00000004:8-8"], columns=1)).rows
+    (row,) = [row for row in rows if row.label.endswith("frame by pose")]
+    assert row.cells[0].caption.startswith("train-00000004 frame 8\n")
 
 
 def test_runs_beside_must_be_named_and_fit(scene: Scene, turning_scene: Scene, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def predicting(monkeypatch: pytest.MonkeyPatch) -> PosePredictor:
     """A predictor with random weights, for every run: one that was not trained shows as much of the figures."""
     torch.manual_seed(1)
     predictor = PosePredictor(PredictorConfig(pose_dim=5, content_dim=128, hidden=8, observe=OBSERVE)).eval()
-    monkeypatch.setattr(futures_module, "load_predictor", lambda run, device: predictor)
+    monkeypatch.setattr(futures_module, "load_predictor", lambda run, device, weights=None: predictor)
     return predictor
 
 
@@ -54,7 +54,7 @@ def test_a_rollout_shows_the_truth_as_far_as_it_goes(turning_scene: Scene, predi
     figure = rollout_figure(turning_scene, ["test-001"], columns=4, steps=BARS, copy=True, missing=["MCNet"])
     sheet = only(figure)
     assert figure.numbers["times"] == [1, 2, 5, 8, 11, 14]
-    assert figure.numbers["clips"] == [{"clip": "test-001", "first": 0, "true_frames": 12}]
+    assert figure.numbers["clips"] == [{"clip": "test-001", "first": 1, "true_frames": 12}]
     assert [row.label for row in sheet.rows] == ["truth", "DrNet", "last frame copied", "MCNet"]
     assert sheet.rows[3].words == "not implemented yet"
     clip = np.array(turning_scene.clips.frames(1))
@@ -65,7 +65,7 @@ def test_a_rollout_shows_the_truth_as_far_as_it_goes(turning_scene: Scene, predi
 
 
 def test_the_truth_of_digits_goes_on_beyond_their_clip(scene: Scene, predicting: PosePredictor) -> None:
-    figure = rollout_figure(scene, ["test-00000001:3"], at=[3, 5, 6, 10], steps=STEPS)
+    figure = rollout_figure(scene, ["test-00000001:4"], at=[3, 5, 6, 10], steps=STEPS)
     assert figure.numbers["clips"][0]["true_frames"] == OBSERVE + STEPS
     longer = BouncingDigits("optdigits", clips=48, test_clips=16, frames=20, size=32)
     (clip,) = longer.clips("test", 1)
@@ -98,7 +98,7 @@ def test_drawn_clips_are_observed_where_the_truth_is_long_enough(
         ({"steps": 0}, "steps 0 is not allowed"),
         ({"columns": 0}, "columns 0 is not allowed"),
         ({"observe": 9}, "has 8 frames there; 9 must be observed"),
-        ({"clips": ["test-00000001:7"]}, "has 1 frames there; 2 must be observed"),
+        ({"clips": ["test-00000001:8"]}, "has 1 frames there; 2 must be observed"),
     ],
 )
 def test_a_wrong_rollout_is_one_line(scene: Scene, predicting: PosePredictor, words: dict[str, Any], said: str) -> None:
@@ -136,7 +136,7 @@ def test_a_frame_that_equals_the_truth_is_told_so() -> None:
 
 
 def test_a_movie_of_differences_has_the_numbers_of_the_picture(turning_scene: Scene, predicting: PosePredictor) -> None:
-    words: dict[str, Any] = {"clips": ["test-001", "test-002:2"], "steps": BARS}
+    words: dict[str, Any] = {"clips": ["test-001", "test-002:3"], "steps": BARS}
     moving = difference_figure(turning_scene, moving=True, **words)
     sheets = list(moving.sheets)
     assert len(sheets) == 10  # as far as the longest truth goes

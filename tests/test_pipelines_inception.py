@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from drnet.datasets.contract import About, Clip, DataError, Label, SourceFile, Split
@@ -16,6 +17,7 @@ from drnet.pipelines.evaluation.classifier import Classifier, ClassifierConfig
 from drnet.pipelines.evaluation.inception import (
     COLUMNS,
     OURS,
+    SAME,
     TASK,
     TRUE,
     concatenated,
@@ -23,6 +25,7 @@ from drnet.pipelines.evaluation.inception import (
     inception_rows,
     train_action_classifier,
 )
+from drnet.pipelines.evaluation.inception_pictures import save_scores
 from drnet.pipelines.source import Collection, open_shards
 from drnet.predictor import PosePredictor, PredictorConfig
 
@@ -156,6 +159,47 @@ def test_mcnet_has_a_row_that_says_it_is_not_implemented(splits: tuple[Collectio
     rows = inception_rows(found)
     assert [row[0] for row in rows] == [TRUE, OURS, "MCNet"]
     assert {len(row) for row in rows} == {len(COLUMNS)}
+    assert rows[0][4:6] == [
+        "27.3%",
+        "36.4%",
+    ]  # always told to be the first action, of 3 of 11 clips that are long enough
+
+
+def test_the_most_frequent_class_of_the_held_out_examples_stands_beside_the_accuracy(classifier: Classifier) -> None:
+    said = classifier.to_json()
+    windows = [15 - 12 * (not clip) for clip in range(12)]  # the first clip has 12 frames only
+    shares = {name: sum(windows[number::3]) / sum(windows) for number, name in enumerate(ACTIONS)}
+    assert said["most_frequent"]["share"] == pytest.approx(max(shares.values()))
+    assert shares[said["most_frequent"]["class"]] == max(shares.values())
+
+
+def test_real_and_predicted_frames_are_scored_on_the_same_windows_too(splits: tuple[Collection, Collection]) -> None:
+    shown = Recorder()
+    found = inception(Counting(frozen=True), Counts(), splits[1], shown, observe=4, offsets=(1, 11, 12), stride=5)  # type: ignore[arg-type]
+    true, same, whole = (found["rows"][name] for name in (TRUE, OURS + SAME, OURS))
+    counts = [[(row["windows"], row["clips"], row["frequent"]) for row in rows] for rows in (true, same)]
+    assert counts[0] == counts[1]
+    assert [row["windows"] for row in same] == [33, 11, 0]
+    assert [row["windows"] for row in whole] == [46, 46, 46]  # 11 clips of 4 starts, and 2 of the short clip
+    assert [row["right"] for row in same[:2]] == [row["right"] for row in true[:2]]  # it always tells the same
+
+
+def test_the_picture_of_scores_shows_both_rows_of_the_model(tmp_path: Path) -> None:
+    def row(score: float, windows: int) -> dict[str, Any]:
+        return {"score": score, "error": 0.1, "windows": windows}
+
+    rows = {TRUE: [row(2.0, 9), row(1.0, 1)], OURS + SAME: [row(1.9, 9), row(1.0, 1)], OURS: [row(1.8, 9), row(1.5, 9)]}
+    sheets = []
+    for number, shown in enumerate(
+        (rows, {name: rows[name] for name in (TRUE, OURS)}, rows | {TRUE: [row(2.0, 9)] * 2})
+    ):
+        save_scores(
+            tmp_path / f"{number}.png", {"offsets": [1, 11], "window": 10, "rows": shown | {"MCNet": "not there"}}
+        )
+        with Image.open(tmp_path / f"{number}.png") as picture:
+            sheets.append(np.asarray(picture.convert("L")))
+    assert all(sheet.std() > 10 for sheet in sheets)
+    assert not any(np.array_equal(sheets[0], other) for other in sheets[1:])
 
 
 def test_the_offset_is_counted_from_the_last_observed_frame(splits: tuple[Collection, Collection]) -> None:

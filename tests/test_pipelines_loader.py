@@ -152,12 +152,12 @@ def test_a_flipped_bit_in_a_frame_that_is_read_is_refused(digits: Path, tmp_path
     folder = copied(digits, tmp_path / "data")
     sample = open_shards(folder).sample(9)
     offset, size = sample.frames
-    damage(folder / "train-000001.tar", offset + size - 5 * 32 * 32 * 3 + 100)  # frame 3 of 8
+    damage(folder / "train-000001.tar", offset + size - 5 * 32 * 32 * 3 + 100)  # frame 4 of 8
     collection = open_shards(folder)
     shard, index = collection.locate(9)
     out = np.empty((2, 32, 32, 3), np.uint8)
     shard.read_frames(index, [2, 4], out)  # beside it: nothing wrong with these
-    with pytest.raises(DataError, match=f"train-000001.tar: clip {sample.key}: frame 3 is damaged") as raised:
+    with pytest.raises(DataError, match=f"train-000001.tar: clip {sample.key}: frame 4 is damaged") as raised:
         shard.read_frames(index, [3, 4], out)
     assert "\n" not in str(raised.value)
 

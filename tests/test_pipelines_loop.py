@@ -40,6 +40,8 @@ class Hungry(nn.Module):
 class Rows:
     """The same batch at every step, from a step on not a number."""
 
+    lighter = "fewer rows"
+
     def __init__(self, size: int, spoiled: int | None = None) -> None:
         self.size, self.spoiled = size, spoiled
         self.closed = False
@@ -104,6 +106,30 @@ def test_out_of_memory_tells_the_parts_that_fit(tmp_path: Path) -> None:
 def test_out_of_memory_with_two_clips_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="and with two clips; take a smaller --width, or smaller frames"):
         loop_of(tmp_path / "run", most=1).run_to(3, threading.Event())
+
+
+@pytest.mark.parametrize("place", ["batches", "inputs"])
+def test_out_of_memory_for_a_batch_is_one_line_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    feed, given = Rows(12), getattr(Rows, place)
+
+    def full(*words: int) -> object:
+        if place == "inputs" and words[0] < 5:
+            return given(feed, *words)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+
+    def full_later(start: int) -> Generator[int, None, None]:
+        for step in given(feed, start):
+            yield step if step < 5 else full(step)
+
+    monkeypatch.setattr(feed, place, full if place == "inputs" else full_later)
+    run = tmp_path / "run"
+    with pytest.raises(RunError) as raised:
+        loop_of(run, feed=feed).run_to(9, threading.Event())
+    assert str(raised.value) == (
+        "out of memory on cpu while a batch was brought there, with batch_size 12; try fewer rows; "
+        f"the last good checkpoint is {run / 'checkpoints' / '00000004'}"
+    )
+    assert feed.closed
 
 
 def test_the_batch_that_is_to_blame_is_named_with_the_last_good_checkpoint(tmp_path: Path) -> None:

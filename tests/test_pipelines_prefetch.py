@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def server(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("DRNET_CACHE", str(tmp_path / "cache"))
-    for module in ("plan", "prefetch"):
+    for module in ("plan", "remote.prefetch"):
         monkeypatch.setattr(f"drnet.pipelines.{module}.WINDOW", WINDOW)
     with Server() as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))

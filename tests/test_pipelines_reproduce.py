@@ -262,7 +262,7 @@ def test_two_calls_do_not_write_into_one_folder(made: tuple[Path, Reproduction])
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ({"ids": ["fig2"]}, "experiment 'fig2' is not known; there are fig3, fig4"),
+        ({"ids": ["fig2"]}, "experiment 'fig2' is not known (did you mean 'fig12'?); there are fig3, fig4"),
         ({"scale": "huge"}, "scale 'huge' is not known; there are tiny, small, paper"),
         ({"root": Path("/no/such")}, "data root /no/such is not a folder"),
         ({"device": "tpu"}, "tpu"),

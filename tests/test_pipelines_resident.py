@@ -19,7 +19,7 @@ from drnet.pipelines.feeding import device_frames, resident
 from drnet.pipelines.feeding.device_frames import choose_frames
 from drnet.pipelines.feeding.resident import Staging, frame_counts, parts
 from drnet.pipelines.loader import FrameStream
-from drnet.pipelines.source import Shard
+from drnet.pipelines.shards.reading import Shard
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from drnet.pipelines.run import (
     Best,
     RunError,
     choose_checkpoint,
-    cut_metrics,
     data_error_if_size_differs,
     keep_checkpoints,
     latest_checkpoint,
@@ -30,6 +29,7 @@ from drnet.pipelines.run import (
     save_checkpoint,
     settle_config,
 )
+from drnet.pipelines.training.session import cut_metrics
 
 
 def config_of(**train: Any) -> dict[str, Any]:

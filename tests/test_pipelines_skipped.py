@@ -17,7 +17,8 @@ from drnet.pipelines.looking.dots import Dots
 from drnet.pipelines.plan import Plan
 from drnet.pipelines.progress import Silent
 from drnet.pipelines.run import read_metrics
-from drnet.pipelines.source import Collection, Shard, open_shards
+from drnet.pipelines.shards.reading import Shard
+from drnet.pipelines.source import Collection, open_shards
 from drnet.pipelines.train import Logging, train
 
 BAD = (3, 17, 18)

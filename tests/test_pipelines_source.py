@@ -24,7 +24,8 @@ from drnet.datasets.contract import DataError
 from drnet.datasets.mnist import BouncingDigits
 from drnet.pipelines.build import build, plan_build
 from drnet.pipelines.shards.codec import decode
-from drnet.pipelines.source import Collection, Shard, open_shards
+from drnet.pipelines.shards.reading import Shard
+from drnet.pipelines.source import Collection, open_shards
 
 DATA = BouncingDigits("optdigits", clips=7, test_clips=2, frames=4, size=16)
 CLIPS = [clip for index in range(7) for clip in DATA.clips("train", index)]

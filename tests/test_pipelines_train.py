@@ -204,19 +204,23 @@ def test_another_seed_gives_other_weights_and_another_order(through: Path, digit
 def test_everything_a_person_wants_to_watch_is_logged(through: Path) -> None:
     every = read_metrics(through)
     lines = [line for line in every if line["step"] % 3 == 0]
-    assert [line["step"] for line in every] == [3, 5, 6, 9, 10, 12, 15]  # at checkpoints, 5 and 10, held-out clips
+    steps = [3, 5, 6, 9, 10, 12, 15, 16]  # at checkpoints, 5 and 10, held-out clips; at the end, 16, all there is
+    assert [line["step"] for line in every] == steps
     measured = {
         "reconstruction",
         "copy",
         "mean_frame",
         "variance_pose",
         "variance_content",
+        "participation_pose",
+        "participation_content",
         "pose_used",
         "content_used",
     }
     assert set(every[1]) == {"step"} | {f"held_out/{name}" for name in measured}
     losses = {f"loss/{name}" for name in ("reconstruction", "similarity", "adversarial")}
     health = {"discriminator/bce", "discriminator/accuracy", "variance/pose", "variance/content", "baseline/mean_frame"}
+    health |= {"participation/content"}
     times = {"time/steps_per_second", "time/waiting_for_data"}
     assert set(lines[0]) == losses | health | times | {"step", "lr", "data/skipped"}
     assert all(math.isfinite(value) for line in every for value in line.values())
@@ -251,7 +255,7 @@ def test_bfloat16_trains_and_continues_bit_for_bit(digits: Path, tmp_path: Path)
     for run, stops in (("once", (8,)), ("twice", (3, 8))):
         for steps in stops:
             run_to(digits, tmp_path / run, steps, overrides=SETTINGS | {"precision": "bf16"})
-    assert [line["step"] for line in lines_of(tmp_path / "once")] == [3, 5, 6]
+    assert [line["step"] for line in lines_of(tmp_path / "once")] == [3, 5, 6, 8]
     one, other = latest_checkpoint(tmp_path / "once"), latest_checkpoint(tmp_path / "twice")
     assert one is not None
     assert other is not None

@@ -60,7 +60,7 @@ def test_two_damaged_clips_of_a_shard_are_both_told(builds: dict[str, Path], tmp
     assert [line.partition(".tar: ")[2].partition(";")[0] for line in found] == [
         "its SHA-256 differs from the manifest's",
         "clip train-00000003: what follows train-00000003.json is damaged",
-        "clip train-00000002: frame 0 is damaged (CRC-32 differs)",
+        "clip train-00000002: frame 1 is damaged (CRC-32 differs)",
     ]
     assert checked == {"shards": 4, "clips": 8}
 
@@ -69,7 +69,7 @@ def test_a_fast_check_decodes_nothing(folder: Path, monkeypatch: pytest.MonkeyPa
     def never(*_: object) -> None:
         raise AssertionError("decoded")
 
-    monkeypatch.setattr("drnet.pipelines.source.Shard.clip", never)
+    monkeypatch.setattr("drnet.pipelines.shards.reading.Shard.clip", never)
     flip(folder / SHARD, 600)
     assert len(verify_data(folder, full=False)[0]) == 1
 

@@ -28,7 +28,7 @@ from drnet.pipelines.source import Collection
 from drnet.scores import share_interval
 from drnet.trainer import TrainConfig, Trainer
 
-VERSION = 1  # rises when the same settings would give another classifier
+VERSION = 2  # rises when the same settings would give another classifier
 AT_ONCE = 512
 EXAMPLES, HELD_OUT = 40_000, 4_000  # at most, over all labels
 MEMORY = 2**29  # bytes that the examples may take
@@ -98,6 +98,7 @@ class Classifier:
         classes: names, Y. seen: how many of them the training examples had.
         accuracy: share of held-out examples told rightly. by_label: the same for each label.
         held_out: how many examples that were, from how many clips.
+        frequent: the most frequent class of these examples, and its share: the accuracy of always naming it.
         origin: all that it was made from.
     """
 
@@ -108,6 +109,7 @@ class Classifier:
     accuracy: float
     by_label: dict[str, float]
     held_out: tuple[int, int]
+    frequent: tuple[str, float]
     origin: dict[str, Any]
 
     def probabilities(self, frames: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -127,6 +129,7 @@ class Classifier:
             "interval": list(share_interval(round(self.accuracy * clips), clips)),  # a clip's windows are alike
             "accuracy_by_label": self.by_label,
             "held_out": {"examples": examples, "clips": clips},
+            "most_frequent": {"class": self.frequent[0], "share": self.frequent[1]},
             "classes": list(self.classes),
             "classes_seen": self.seen,
             "origin": self.origin,
@@ -192,16 +195,21 @@ def train_classifier(
     examples = _draw(task, training, EXAMPLES, config.seed)
     tests = _draw(task, held_out, HELD_OUT, config.seed)
     _fit(net, *examples.flat(), config, torch.device(device), progress)
+    counts = np.bincount(tests.classes.reshape(-1), minlength=len(names))
     right = _probabilities(net, tests.flat()[0]).argmax(1).reshape(tests.classes.shape) == tests.classes
     facts = {
         "seen": len(np.unique(examples.classes)),
         "accuracy": float(right.mean()),
         "by_label": dict(zip(task.labels, right.mean(0).tolist(), strict=True)),
         "held_out": (right.size, tests.clips),
+        "frequent": (names[int(counts.argmax())], float(counts.max() / counts.sum())),
         "origin": origin | {"short_clips": {"train": examples.short, "test": tests.short}},
     }
     if kept:
-        _keep(kept, net, facts)
+        try:
+            _keep(kept, net, facts)
+        except OSError as error:  # a cache that cannot be written costs time, not the result
+            progress.note(f"{kept}: not kept ({error.strerror}); the next evaluation trains the judge again")
     return Classifier(net, task, names, **facts)
 
 
@@ -292,9 +300,9 @@ def _kept(path: Path, net: FrameClassifier, origin: dict[str, Any], progress: Pr
             raise ValueError("made from something else")
         if {name: value.shape for name, value in tensors.items()} != {n: v.shape for n, v in net.state_dict().items()}:
             raise ValueError("of other layers")
-        facts["held_out"] = tuple(facts["held_out"])
+        facts |= {name: tuple(facts[name]) for name in ("held_out", "frequent")}
         net.load_state_dict(tensors, strict=True)
-        return {name: facts[name] for name in ("seen", "accuracy", "by_label", "held_out", "origin")}
+        return {name: facts[name] for name in ("seen", "accuracy", "by_label", "held_out", "frequent", "origin")}
     except (RunError, ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
         progress.note(f"{path}: not usable ({' '.join(str(error).split())[:120]}); the judge is trained again")
         return None

@@ -3,8 +3,8 @@
 The protocol: a row is a window of consecutive frames' vectors, standardised by the training rows. A quarter of the training
 groups (persons, toys, clips), at least one, is held out to stop the network early, never single rows: of KTH's 16 training
 persons this leaves the paper's 12. Logistic regression is fitted to the same training rows. Both are scored on the test
-split. Each seed draws other groups and other weights; the interval is Student's t over them, at 95%. It says how
-far another draw would differ, and nothing of the choice of the test clips.
+split. Each seed draws other groups and other weights; the interval is Student's t over them, at 95%; with fewer than
+three the values stand in its place. It says how far another draw would differ, and nothing of the choice of the test clips.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from drnet.classifier import ClassifierConfig, fit_classifier, tell
 from drnet.datasets.contract import DataError
 from drnet.datasets.draws import key_of, permutation
+from drnet.guess import guess
 from drnet.pipelines.evaluation.classify_result import CLASSIFIERS, Point, Result, Run, origin_of
 from drnet.pipelines.evaluation.windows import (
     CLIP,
@@ -71,7 +72,8 @@ class ClassifySettings:
 
     def __post_init__(self) -> None:
         if self.features not in get_args(Which):
-            raise DataError(f"features '{self.features}' is not allowed; it must be 'content', 'pose' or 'both'")
+            meant = guess(self.features, get_args(Which))
+            raise DataError(f"features '{self.features}' is not allowed{meant}; it must be 'content', 'pose' or 'both'")
         for name in ("window", "stride", "hidden", "draws", "seeds", "clips"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -276,6 +278,7 @@ def _run(job: Job, count: int, draw: int, seed: int) -> Run:
         validation=fitted.accuracy,
         accuracy={name: float((guesses[name] == job.test.classes).mean()) for name in CLASSIFIERS},
         confusion={name: confusion(job.test.classes, guesses[name], job.classes) for name in CLASSIFIERS},
+        classes=tuple(np.bincount(y, minlength=job.classes).tolist()),
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from drnet.datasets.contract import DataError
 from drnet.pipelines.evaluation.classify import ClassifySettings, classify
-from drnet.pipelines.evaluation.classify_pictures import runs_text, save_confusion, save_curve
+from drnet.pipelines.evaluation.classify_pictures import save_confusion, save_curve, spread_text
 from drnet.pipelines.evaluation.classify_result import Result
 from drnet.pipelines.export import load_features
 from drnet.pipelines.files import pretty_json, write_whole
@@ -62,7 +62,7 @@ def write_results(out: Path, results: Mapping[str, Result], references: Mapping[
     for number, (name, result) in enumerate(results.items(), 1):
         written.append(out.with_name(f"{out.stem}-confusion{f'-{number}' if len(results) > 1 else ''}.png"))
         top = f"{name}: {result.label} from {result.settings['features']}, {result.accuracy().text()}"
-        save_confusion(written[-1], result, f"{top}\n95% over {runs_text(result)}; percent of each row")
+        save_confusion(written[-1], result, f"{top}\n{spread_text(result)}; cells: percent of the row")
     if any(len(result.points) > 1 for result in results.values()):
         written.append(out.with_name(f"{out.stem}-curve.png"))
         save_curve(written[-1], results, references=references)

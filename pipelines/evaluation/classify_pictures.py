@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from drnet.pipelines.evaluation.classify_result import CLASSIFIERS, Result
+from drnet.pipelines.evaluation.classify_result import CLASSIFIERS, FEW, Result, spread_of
 from drnet.pipelines.files import write_whole
 
 if TYPE_CHECKING:
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 WRITTEN = 20  # classes up to which every cell of a picture bears its figure
 MARKS = "osD^vP*X"
-POINTS = ("training groups", "network", "logistic regression", "validation", "training rows")
+POINTS = ("training groups", "network", "logistic regression", "network on held-out training groups", "training rows")
 
 
 def point_rows(result: Result) -> list[list[str]]:
-    """Return the accuracies as rows of text under the columns `POINTS`, means and 95% intervals in percent."""
+    """Return the accuracies as rows of text under the columns `POINTS`: means in percent, each with what `spread_text` says."""
     rows = []
     for point in result.points:
         held = np.mean([run.validation for run in point.runs])
@@ -62,12 +62,12 @@ def group_name(result: Result) -> str:
     return str(result.settings["group"])
 
 
-def runs_text(result: Result) -> str:
-    """Return over what the interval is."""
-    draws, seeds = result.settings["draws"], result.settings["seeds"]
-    if not result.settings["persons"]:
-        return f"{seeds} seeds"
-    return f"{draws} draws" + (f" of {seeds} seeds" if seeds > 1 else "")
+def spread_text(result: Result) -> str:
+    """Return what the brackets behind a mean are: its interval, and over what; or the values, where they are few."""
+    draws, seeds, persons = (result.settings[name] for name in ("draws", "seeds", "persons"))
+    if not persons or draws == 1:
+        return spread_of(seeds, "seed")
+    return spread_of(draws, "draw") + (f" (means of {seeds} seeds)" if seeds > 1 else "")
 
 
 def save_confusion(path: Path, result: Result, title: str, classifier: str = "network") -> None:
@@ -107,7 +107,7 @@ def save_curve(
     classifier: str = "network",
     references: Mapping[str, float] | None = None,
 ) -> None:
-    """Draw accuracy over the number of training groups, with 95% intervals, one curve for each named result (Fig. 8).
+    """Draw accuracy over the number of training groups, with what `spread_text` says, one curve for each named result (Fig. 8).
 
     Args:
         path: of the PNG.
@@ -124,8 +124,8 @@ def save_curve(
     for number, (name, result) in enumerate(results.items()):
         found = [point.accuracy(classifier) for point in result.points]
         mean = 100 * np.array([one.mean for one in found])
-        low = 100 * np.array([one.mean if one.low is None else one.low for one in found])
-        high = 100 * np.array([one.mean if one.high is None else one.high for one in found])
+        ends = [(one.low, one.high) if one.low is not None else (min(one.values), max(one.values)) for one in found]
+        low, high = 100 * np.array(ends, float).T
         shift = 0.008 * (
             number - (len(results) - 1) / 2
         )  # of the width, so that equal points are seen beside each other
@@ -135,12 +135,16 @@ def save_curve(
         axes.errorbar(
             x, mean, (mean - low, high - mean), label=name, color=colour, marker=mark, capsize=3, linewidth=1.3
         )
+        for at, one in zip(x, found, strict=True):
+            if 1 < len(one.values) < FEW:
+                axes.plot(np.full(len(one.values), at), 100 * np.array(one.values), ".", color=colour, markersize=5)
     for number, (name, value) in enumerate((references or {}).items()):
         axes.axhline(value, color="black", linestyle=("--", "-.", ":")[number % 3], linewidth=1)
         axes.annotate(f"{name} {value:g}%", (0.01, value), xycoords=("axes fraction", "data"), va="bottom", fontsize=7)
-    axes.axhline(100 * first.chance, color="grey", linestyle=":", linewidth=1, label="most frequent class")
+    always = f"always {first.commonest}, the most frequent in training"
+    axes.axhline(100 * first.chance, color="grey", linestyle=":", linewidth=1, label=always)
     axes.set(xlabel=f"{group_name(first)}s in the training set", ylabel="accuracy on test rows (%)", ylim=(0, 101))
-    axes.set_title(f"{first.label} from {first.settings['features']}, 95% interval over {runs_text(first)}", fontsize=9)
+    axes.set_title(f"{first.label} from {first.settings['features']}; bars: {spread_text(first)}", fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="best")

@@ -14,6 +14,7 @@ from drnet.pipelines.versions import versions
 
 CLASSIFIERS = ("network", "logistic")
 CONFIDENCE = 0.95
+FEW = 3  # values that an interval needs at least: of two, Student's t reaches from nothing to everything
 ORIGIN = ("data_set", "manifest_build", "order_key", "checkpoint_sha256", "checkpoint_step", "trained_on_build")
 
 
@@ -23,7 +24,8 @@ class Estimate:
 
     Attributes:
         mean: in [0, 1].
-        low, high: the 95% interval, cut off at 0 and 1; None for a single value, which has none.
+        low, high: the 95% interval, cut off at 0 and 1; None for fewer than `FEW` values, which are told themselves, and
+            for values that are all the same, of which it would claim to be exact.
         values: the values it is the mean of.
     """
 
@@ -36,7 +38,7 @@ class Estimate:
     def of(cls, values: Sequence[float]) -> "Estimate":
         """Return mean and interval of values that were drawn independently."""
         mean = float(np.mean(values))
-        if len(values) < 2:
+        if len(values) < FEW or min(values) == max(values):
             return cls(mean, None, None, tuple(values))
         half = (
             float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2))
@@ -50,9 +52,24 @@ class Estimate:
         return {"mean": self.mean, "low": self.low, "high": self.high, "values": list(self.values)}
 
     def text(self) -> str:
-        """Return mean and interval in percent."""
-        span = "" if self.low is None or self.high is None else f" ({100 * self.low:.1f} to {100 * self.high:.1f})"
-        return f"{100 * self.mean:.1f}%{span}"
+        """Return the mean in percent and its interval, or in its place the values."""
+        return f"{100 * self.mean:.1f}%{self._span()}"
+
+    def _span(self) -> str:
+        if self.low is not None and self.high is not None:
+            return f" ({100 * self.low:.1f} to {100 * self.high:.1f})"
+        if len(self.values) < 2:
+            return ""
+        if min(self.values) == max(self.values):
+            return f" (all {len(self.values)})"
+        return f" ({', '.join(f'{100 * value:.1f}' for value in self.values)})"
+
+
+def spread_of(count: int, what: str) -> str:
+    """Return what stands behind the mean of some values: `95% interval over 5 draws`, or `each of 2 draws`."""
+    if count < 2:
+        return f"one {what}"
+    return f"each of {count} {what}s" if count < FEW else f"95% interval over {count} {what}s"
 
 
 @dataclass(frozen=True)
@@ -66,6 +83,7 @@ class Run:
         validation: the network's accuracy on the held-out groups.
         accuracy: on the test rows, by classifier.
         confusion: (K, K) test rows by true class and class told, by classifier.
+        classes: (K,) training rows of each class; empty where it is not known.
     """
 
     draw: int
@@ -75,6 +93,7 @@ class Run:
     validation: float
     accuracy: Mapping[str, float]
     confusion: Mapping[str, NDArray[np.int64]]
+    classes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,6 +128,7 @@ class Point:
                     "rows": r.rows,
                     "steps": r.steps,
                     "validation": r.validation,
+                    "train_classes": list(r.classes),
                     **r.accuracy,
                 }
                 for r in self.runs
@@ -155,6 +175,11 @@ class Result:
         """Return the confusion matrix with the most training groups, (K, K), summed over the runs."""
         return self.points[-1].confusion(classifier)
 
+    @property
+    def commonest(self) -> str:
+        """The most frequent class of the training rows, which `chance` is the accuracy of naming always."""
+        return self.names[int(np.argmax(self.train_classes))]
+
     def notes(self) -> list[str]:
         """Return a line for everything a reader of the figures must know."""
         lines = [
@@ -167,11 +192,22 @@ class Result:
             lines.append(f"no train clip shows {', '.join(unseen)}: these test rows cannot be told")
         if untested:
             lines.append(f"no test clip shows {', '.join(untested)}")
+        lines += [line for point in self.points if (line := self._unseen(point))]
         if self.shared:
             lines.append(
                 f"{self.shared} groups of the test clips are in the train clips too: this is no score on new ones"
             )
         return lines
+
+    def _unseen(self, point: Point) -> str:
+        """Return the line on classes of test rows that some draws' training rows lack, while others have them."""
+        some = [k for k, rows in enumerate(zip(self.train_classes, self.test_classes, strict=True)) if all(rows)]
+        lacking = {self.names[k]: sum(not run.classes[k] for run in point.runs if run.classes) for k in some}
+        told = [f"{name} in {count} of {len(point.runs)} fits" for name, count in lacking.items() if count]
+        if not told:
+            return ""
+        group = f"{point.groups} training {self.settings['group']}{'s' * (point.groups > 1)}"
+        return f"with {group} no training row shows {', '.join(told)}: these test rows cannot be told there"
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain values: figures, settings, what they were made from, and by which versions."""

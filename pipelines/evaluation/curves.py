@@ -17,8 +17,11 @@ NAMES = {
     "true_pose": "given the true pose",
     "copy_last": "copy of the last frame",
     "truth": "true drawing",
+    "middle": "middle of the frame (chance)",
+    "other_clip": "place of another clip (chance)",
 }
 COLOURS = {"predicted": "#0b62a4", "true_pose": "#3a9d5d", "copy_last": "#c2541b", "truth": "#888888"}
+COLOURS |= {"middle": "#bbbbbb", "other_clip": "#a58fc0"}
 UNITS = {"psnr": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS"}
 LONG, FAR = 150, 20  # steps: beyond, the first ones would not be seen on an even axis; and where only some are drawn
 

@@ -3,7 +3,7 @@
 A section that cannot be computed is there too, and says why in one line under `not_computed`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 
 from drnet.datasets.cache import cache_folder
 from drnet.datasets.contract import SPLITS, DataError
+from drnet.guess import guess
 from drnet.pipelines.evaluation import frames as frame_scores
 from drnet.pipelines.evaluation.curves import save_metric_curves
 from drnet.pipelines.evaluation.frames import FrameMeter
@@ -23,6 +24,7 @@ from drnet.pipelines.evaluation.scenes import DigitScenes, digit_scenes
 from drnet.pipelines.evaluation.steps import Meter, Pass
 from drnet.pipelines.evaluation.swap_scores import swap_scores
 from drnet.pipelines.files import pretty_json, write_whole
+from drnet.pipelines.looking.clips import named_clips
 from drnet.pipelines.looking.truth import truth_of
 from drnet.pipelines.prediction.rollout import FOLDER, load_predictor
 from drnet.pipelines.progress import Progress, Silent
@@ -55,6 +57,8 @@ class Subject:
         device: of the model.
         progress: told of everything.
         extras: networks of the user, for distances between frames and between videos.
+        names: by which the clips were asked for; None: they were not named.
+        starts: where windows begin in clips of which a frame was named.
     """
 
     run: Path
@@ -72,6 +76,8 @@ class Subject:
     device: torch.device
     progress: Progress
     extras: Extras
+    names: tuple[str, ...] | None
+    starts: Mapping[int, tuple[int, ...]]
 
 
 def evaluate(
@@ -82,14 +88,15 @@ def evaluate(
     steps: int | None = None,
     sections: Sequence[str] = SECTIONS,
     position_steps: Sequence[int] = STEPS,
-    clips: int | None = None,
+    clips: int | Sequence[str] | None = None,
     seed: int = 0,
     device: str = "auto",
     progress: Progress | None = None,
     lpips: Path | None = None,
     fvd: Path | None = None,
+    checkpoint: str = "last",
 ) -> dict[str, Any]:
-    """Evaluate a run's newest checkpoint on the test split.
+    """Evaluate a run's checkpoint on the test split.
 
     Args:
         run: the run folder; its predictor is used where one is trained.
@@ -98,12 +105,14 @@ def evaluate(
         observe, steps: instead of the protocol's.
         sections: which of `SECTIONS`.
         position_steps: steps at which digits are looked for.
-        clips: how many to score, at even distances; None: all, or 100 of more digits.
+        clips: of `frames`, `swap` and `position`: how many, at even distances, or their names, `KEY:FRAME` to observe
+            from a frame on; None: all, or 100 of more digits.
         seed: of everything drawn.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         progress: told of everything.
         lpips: weights of AlexNet or VGG-16, for LPIPS; None: without.
         fvd: weights of I3D, for FVD; None: without.
+        checkpoint: `last`, `best` or a step.
 
     Returns:
         The content of `metrics.json`.
@@ -116,7 +125,7 @@ def evaluate(
         raise DataError(f"{'--lpips' if lpips else '--fvd'} scores predicted frames; add --section frames")
     on = choose_device(device)
     extras = Extras(lpips, fvd, on)
-    subject = _open(run, shards, protocol, (observe, steps), clips, seed, on, extras, progress or Silent())
+    subject = _open(run, shards, protocol, (observe, steps), clips, seed, on, extras, progress or Silent(), checkpoint)
     report = _origin(subject)
     if "frames" in sections or "position" in sections:
         found = _reason(lambda: rollout_sections(subject, sections, position_steps), "frames", "position")
@@ -143,12 +152,13 @@ def save_report(out: Path, report: dict[str, Any]) -> Path | None:
     return picture
 
 
-def _check(sections: Sequence[str], position_steps: Sequence[int], clips: int | None) -> None:
+def _check(sections: Sequence[str], position_steps: Sequence[int], clips: int | Sequence[str] | None) -> None:
     if unknown := [name for name in sections if name not in SECTIONS]:
-        raise DataError(f"section {unknown[0]!r} is not known; supported are {', '.join(SECTIONS)}")
+        meant = guess(unknown[0], SECTIONS)
+        raise DataError(f"section {unknown[0]!r} is not known{meant}; supported are {', '.join(SECTIONS)}")
     if wrong := [step for step in position_steps if step < 1]:
         raise DataError(f"step {wrong[0]} is not allowed; the first predicted frame is step 1")
-    if clips is not None and clips < 1:
+    if isinstance(clips, int) and clips < 1:
         raise DataError(f"clips {clips} is not allowed; it must be at least 1")
 
 
@@ -165,26 +175,27 @@ def _open(
     shards: str | Path,
     name: str,
     lengths: tuple[int | None, int | None],
-    clips: int | None,
+    clips: int | Sequence[str] | None,
     seed: int,
     device: torch.device,
     extras: Extras,
     progress: Progress,
+    which: str,
 ) -> Subject:
     """Load model and predictor, and open the held-out clips."""
-    model, checkpoint, config = load_run(run, str(device))
+    model, checkpoint, config = load_run(run, str(device), which)
     collection = open_shards(shards, ["test"])
     data_error_if_size_differs(config, collection.frame_shape)
     extras.check(collection.frame_shape)
     predictor, why = None, ""
     try:
-        predictor = load_predictor(run, str(device))
+        predictor = load_predictor(run, str(device), checkpoint)
     except RunError as error:
         why = " ".join(str(error).split())
     scenes = digit_scenes(collection)
     data_set = collection.manifest.about["data_set"] if collection.manifest else ""
-    most = MANY_DIGITS if clips is None and data_set == DIGITS else clips
-    chosen = tuple(spread(len(collection), most))
+    clips = MANY_DIGITS if clips is None and data_set == DIGITS else clips
+    chosen, starts = _chosen(collection, clips)
     protocol = protocol_of(name, data_set, *lengths)
     return Subject(
         run,
@@ -202,13 +213,30 @@ def _open(
         device,
         progress,
         extras,
+        None if clips is None or isinstance(clips, int) else tuple(clips),
+        starts,
     )
+
+
+def _chosen(
+    collection: Collection, clips: int | Sequence[str] | None
+) -> tuple[tuple[int, ...], dict[int, tuple[int, ...]]]:
+    """Return the clips to score, and where their windows begin in those of which a frame was named."""
+    if clips is None or isinstance(clips, int):
+        return tuple(spread(len(collection), clips)), {}
+    firsts: dict[int, list[int | None]] = {}
+    for shot in named_clips(collection, clips, spans=False):
+        firsts.setdefault(shot.clip, []).append(shot.first)
+    starts = {clip: tuple(n or 0 for n in found) for clip, found in firsts.items() if set(found) != {None}}
+    return tuple(firsts), starts
 
 
 def _origin(subject: Subject) -> dict[str, Any]:
     """Return what the numbers are made from."""
     manifest, trained = subject.collection.manifest, subject.config["data"].get("build")
     told = differences(subject.protocol, subject.collection)
+    if subject.starts:
+        told.append(f"windows of {len(subject.starts)} clips begin where --clips says")
     if manifest and trained and trained != manifest.build:
         told.append(
             f"the run was trained on build {trained[:12]} of a data set, these clips are of {manifest.build[:12]}"
@@ -235,6 +263,7 @@ def _origin(subject: Subject) -> dict[str, Any]:
             "split": "test",
             "clips": len(subject.collection),
             "clips_scored": len(subject.clips),
+            "clips_named": subject.names and list(subject.names),
         },
         "seed": subject.seed,
         "device": str(subject.device),
@@ -245,7 +274,7 @@ def _origin(subject: Subject) -> dict[str, Any]:
 def rollout_sections(subject: Subject, sections: Sequence[str], position_steps: Sequence[int]) -> dict[str, Any]:
     """Predict all windows once, and return `frames` and `position`."""
     protocol, scenes = subject.protocol, subject.scenes
-    windows = windows_of(protocol, subject.collection, subject.clips, subject.seed, scenes is not None)
+    windows = windows_of(protocol, subject.collection, subject.clips, subject.seed, scenes is not None, subject.starts)
     clips = [window.clip for window in windows.chosen]
     going = Pass(subject.model, subject.predictor, subject.collection, scenes, protocol.observe, subject.device)
     meters = list[Meter]()
@@ -316,7 +345,7 @@ def identity_section(subject: Subject) -> dict[str, Any]:
         judge,
         observe=subject.protocol.observe,
         steps=[step for step in JUDGED if step <= subject.protocol.steps] or [subject.protocol.steps],
-        clips=min(CLIPS, len(subject.clips)),
+        clips=CLIPS if subject.names else min(CLIPS, len(subject.clips)),
         device=str(subject.device),
         seed=subject.seed,
         progress=subject.progress,

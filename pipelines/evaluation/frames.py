@@ -22,6 +22,7 @@ ROWS = {
     "copy_last": "the last observed frame, again and again",
 }
 DATA_RANGE, WINDOW, SIGMA, K1, K2 = 1.0, 11, 1.5, 0.01, 0.03
+SHOWN = (1, 5, 10, 20, 50, 100, 500)  # steps that a table has a column for, besides the last one
 HIGHEST = 10 * np.log10(12 * 255**2)  # dB: two frames that differ by rounding to 8 bits are not told apart
 
 
@@ -40,6 +41,11 @@ def settings() -> dict[str, Any]:
             "borders": "reflected, and averaged like the rest (scikit-image leaves 5 pixels out)",
         },
     }
+
+
+def shown_steps(steps: Sequence[int]) -> list[int]:
+    """Return the steps that a table shows of those that were scored, the last one among them."""
+    return sorted({step for step in SHOWN if step <= steps[-1]} | {steps[-1]})
 
 
 def as_tensor(frames: Frames) -> Tensor:

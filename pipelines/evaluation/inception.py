@@ -6,7 +6,10 @@ actions where each is sure and all are as frequent. The offset is how far the fi
 observed one: 1 is the frame after it.
 
 The score grows with the number of windows (of N it is at most N), and knows nothing of whether the action is the right one:
-the share of windows whose action is told rightly stands beside it.
+the share of windows whose action is told rightly stands beside it, and the share of the most frequent action.
+
+True windows end with their clips, predicted ones do not. So predicted frames have two rows: of every start, as in the paper,
+and of the windows whose true frames are there, which alone are of the same clips as the real frames' row.
 
 Axes: N windows, T frames, H height, W width, C channels, Y actions.
 """
@@ -37,6 +40,7 @@ AT_ONCE = 64  # windows rolled out together
 CONFIG = ClassifierConfig(steps=1000, batch_size=32, lr=0.002, width=16, mirrored=True)
 NOT_IMPLEMENTED = "not implemented"
 TRUE, OURS = "real frames", "DrNet"
+SAME = ", same windows"  # as the real frames
 OTHERS = ("MCNet",)  # rows of Fig. 9 that this project does not compute
 
 
@@ -91,16 +95,23 @@ class _Judged:
     probabilities: NDArray[np.float64]
     starts: Sequence[_Start]
 
+    def of(self, starts: Sequence[_Start]) -> "_Judged":
+        """Return the windows of some of the starts, which are in the same order."""
+        wanted = set(starts)
+        kept = [start in wanted for start in self.starts]
+        return _Judged(self.probabilities[kept], list(starts))
+
     def row(self) -> dict[str, Any]:
         clips = np.array([start.clip for start in self.starts])
         actions = np.array([start.action for start in self.starts])
         if not len(clips):
-            return {"score": None, "error": None, "right": None, "windows": 0, "clips": 0}
+            return {"score": None, "error": None, "right": None, "frequent": None, "windows": 0, "clips": 0}
         error = jackknife(inception_score, self.probabilities, clips)
         return {
             "score": inception_score(self.probabilities),
             "error": None if math.isnan(error) else error,
             "right": float((self.probabilities.argmax(1) == actions).mean()),
+            "frequent": float(np.bincount(actions).max() / len(actions)),
             "windows": len(clips),
             "clips": len(np.unique(clips)),
         }
@@ -132,9 +143,10 @@ def inception(
 
     Returns:
         `classifier`, see `Classifier.to_json`; `offsets`; `rows`: by method, a row for each offset (`score`, its standard
-        `error` over clips, `right`: share of windows told as the clip's action, `windows`, `clips`), or a text that says
-        why there is none. True windows end with their clips, so that their number falls with the offset; `right` and
-        `score` are then of fewer clips.
+        `error` over clips, `right`: share of windows told as the clip's action, `frequent`: share of the most frequent
+        action, `windows`, `clips`), or a text that says why there is none. True windows end with their clips, so that
+        their number falls with the offset; the row whose name ends in `SAME` has the model's windows of the same places.
+        The score of a lone window is 1 whatever it shows.
 
     Raises:
         DataError: where an offset or the stride is not allowed, or no clip is long enough.
@@ -143,11 +155,14 @@ def inception(
         raise DataError(f"offsets {list(offsets)} and stride {stride} are not allowed; they must be at least 1")
     progress = progress or Silent()
     starts = _starts(collection, classifier, observe, stride)
-    rows: dict[str, Any] = {TRUE: [j.row() for j in _true(collection, classifier, starts, observe, offsets)]}
+    true = list(_true(collection, classifier, starts, observe, offsets))
+    rows: dict[str, Any] = {TRUE: [judged.row() for judged in true]}
     if model is None or predictor is None:
         rows[_name(model)] = "no predictor is trained for this run"
     else:
         found = _predicted(model, predictor, collection, classifier, starts, observe, offsets, progress)
+        same = [judged.of(other.starts) for judged, other in zip(found, true, strict=True)]
+        rows[_name(model) + SAME] = [judged.row() for judged in same]
         rows[_name(model)] = [judged.row() for judged in found]
     return {
         "classifier": classifier.to_json(),
@@ -220,7 +235,16 @@ def _predicted(
     return [_Judged(np.concatenate(found[offset]), starts) for offset in offsets]
 
 
-COLUMNS = ("method", "offset", "Inception Score", "standard error", "action told rightly", "windows", "clips")
+COLUMNS = (
+    "method",
+    "offset",
+    "Inception Score",
+    "standard error",
+    "action told rightly",
+    "most frequent action",
+    "windows",
+    "clips",
+)
 
 
 def inception_rows(found: Mapping[str, Any]) -> list[list[str]]:
@@ -231,6 +255,7 @@ def inception_rows(found: Mapping[str, Any]) -> list[list[str]]:
             lines.append([method, "-", rows, *["-"] * (len(COLUMNS) - 3)])
             continue
         for offset, row in zip(found["offsets"], rows, strict=True):
-            cells = ["-" if row[name] is None else f"{row[name]:.3f}" for name in ("score", "error", "right")]
-            lines.append([method, str(offset), *cells, str(row["windows"]), str(row["clips"])])
+            score = ["-" if row[name] is None else f"{row[name]:.3f}" for name in ("score", "error")]
+            shares = ["-" if row[name] is None else f"{100 * row[name]:.1f}%" for name in ("right", "frequent")]
+            lines.append([method, str(offset), *score, *shares, str(row["windows"]), str(row["clips"])])
     return lines

@@ -26,6 +26,10 @@ INK = 1 / 16  # of full brightness: what is brighter covers what lies behind
 BRIGHT = 0.02  # share of the image's squared brightness that the plane must have
 VISIBLE = 0.1  # share of it that must not be covered at a place
 EXPLAINED = 0.25  # share of the plane's squared brightness that the image must explain: a cosine of 1/2
+CHANCE = {
+    "middle": "always the middle of the frame: chance",
+    "other_clip": "where the digit of another clip is at that step: chance",
+}
 METHOD = (
     "pixels between the upper left corners of the true digit and of the place where its own image, at the best "
     "brightness, explains most of its colour plane; pixels covered by the digit in front are left out; not found where "
@@ -94,7 +98,8 @@ class PositionMeter:
     ) -> None:
         self.scenes, self.clips, self.starts, self.steps = scenes, tuple(clips), tuple(starts), tuple(steps)
         shape = len(clips), len(COLOURS), len(steps)
-        self.errors = {row: np.full(shape, np.nan) for row in (*rows, "truth")}  # infinite where not found
+        chance = ["middle"] + ["other_clip"] * (len(clips) > 1)
+        self.errors = {row: np.full(shape, np.nan) for row in (*rows, "truth", *chance)}  # infinite where not found
 
     def add(self, which: NDArray[np.int64], step: int, truth: Frames, shown: Mapping[str, Frames]) -> None:
         """Look for the digits in the frames of one step, and in the true ones, which tells what the search is worth.
@@ -115,6 +120,16 @@ class PositionMeter:
         for row, frames in (*shown.items(), ("truth", truth)):
             errors = position_errors(frames, digits, fronts, np.stack(there), self.scenes.overlap == "hide")
             self.errors[row][which, :, self.steps.index(step)] = errors
+        middle = (self.scenes.size - digits.shape[-1]) / 2
+        self._add_chance("middle", which, step, np.full((len(which), 2), middle)[:, None] - np.stack(there))
+        if "other_clip" in self.errors:
+            others = [(window + 1) % len(self.clips) for window in which]
+            elsewhere = [self.scenes.positions(self.clips[other], self.starts[other] + step) for other in others]
+            self._add_chance("other_clip", which, step, np.stack(elsewhere) - np.stack(there))
+
+    def _add_chance(self, row: str, which: NDArray[np.int64], step: int, away: NDArray[Any]) -> None:
+        """Take (B, 2, 2) differences of places as the errors of a row."""
+        self.errors[row][which, :, self.steps.index(step)] = np.linalg.norm(away, axis=2)
 
     def report(self, seed: int) -> dict[str, Any]:
         """Return mean and median error of each step with 95% intervals over clips, and the share that was not found."""
@@ -130,7 +145,8 @@ class PositionMeter:
                 "median": [_median(column) for column in found.T],
                 "not_found": share.to_json()["mean"],
             }
-        about = {row: ROWS.get(row, "the true drawing: the error of the search itself") for row in rows}
+        known = {**ROWS, **CHANCE, "truth": "the true drawing: the error of the search itself"}
+        about = {row: known[row] for row in rows}
         whole = [self.scenes.scene(clip).whole for clip in set(self.clips)]
         return {
             "method": METHOD,

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from drnet.datasets.contract import DataError
+from drnet.guess import guess
 from drnet.pipelines.source import Collection
 
 DIGITS = "mnist"  # the data set whose truth goes on for ever
@@ -91,7 +92,7 @@ def protocol_of(name: str, data_set: str, observe: int | None = None, steps: int
         DataError: where there is none of this name, or a length is not allowed.
     """
     if name not in PROTOCOLS:
-        raise DataError(f"protocol {name!r} is not known; supported are {', '.join(PROTOCOLS)}")
+        raise DataError(f"protocol {name!r} is not known{guess(name, PROTOCOLS)}; supported are {', '.join(PROTOCOLS)}")
     found = PROTOCOLS[name]
     if name == "drnet" and data_set == DIGITS:
         about = "Denton and Birodkar 2017: 5 frames of digits, then 500; the predictor is trained for 10."
@@ -158,7 +159,14 @@ class Windows:
     left_out: int
 
 
-def windows_of(protocol: Protocol, collection: Collection, clips: Sequence[int], seed: int, endless: bool) -> Windows:
+def windows_of(
+    protocol: Protocol,
+    collection: Collection,
+    clips: Sequence[int],
+    seed: int,
+    endless: bool,
+    starts: Mapping[int, Sequence[int]] | None = None,
+) -> Windows:
     """Choose the windows of some clips.
 
     Args:
@@ -167,6 +175,7 @@ def windows_of(protocol: Protocol, collection: Collection, clips: Sequence[int],
         clips: numbers in the collection.
         seed: of random places.
         endless: whether the truth is known beyond a clip's end.
+        starts: where the windows of some clips begin instead; they go as far as is known.
 
     Raises:
         DataError: where no clip is long enough.
@@ -175,7 +184,10 @@ def windows_of(protocol: Protocol, collection: Collection, clips: Sequence[int],
     chosen, left_out = list[Window](), 0
     for clip in clips:
         length = collection.sample(clip).length
-        found = _of_clip(protocol, length, _skip(protocol, collection, clip), draw, endless)
+        if starts and clip in starts:
+            found = [one for start in starts[clip] for one in _from(start, protocol, length, endless)]
+        else:
+            found = _of_clip(protocol, length, _skip(protocol, collection, clip), draw, endless)
         chosen += [Window(clip, start, future) for start, future in found]
         left_out += not found
     if not chosen:
@@ -195,12 +207,18 @@ def _of_clip(
     """Return the windows of one clip: (start, known frames after the observed ones)."""
     observe, steps = protocol.observe, protocol.steps
     if protocol.windows == "first":
-        future = steps if endless and length >= observe else min(steps, length - observe)
-        return [(0, future)] if future > 0 else []
+        return _from(0, protocol, length, endless)
     if protocol.windows == "every":
         return [(start, steps) for start in range(0, length - observe - steps - 2, skip)]
     last = length - observe - steps
     return [(int(draw.integers(last + 1)), steps)] if last >= 0 else []
+
+
+def _from(start: int, protocol: Protocol, length: int, endless: bool) -> list[tuple[int, int]]:
+    """Return the window of a clip that begins at a frame, as far as its truth goes; none where it is too short."""
+    left = length - start - protocol.observe
+    future = protocol.steps if endless and left >= 0 else min(protocol.steps, left)
+    return [(start, future)] if future > 0 else []
 
 
 def _skip(protocol: Protocol, collection: Collection, clip: int) -> int:

@@ -5,7 +5,6 @@ Axes: N clips, T frames of the longest, R rows, D numbers of a frame.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from drnet.datasets.contract import DataError, Label
 from drnet.datasets.draws import key_of, permutation
+from drnet.guess import guess
 from drnet.pipelines.export import Features
 
 Which = Literal["content", "pose", "both"]
@@ -71,12 +71,6 @@ def category(features: Features, name: str) -> Label:
     return label
 
 
-def guess(name: str, known: list[str]) -> str:
-    """Return a question after what was meant, or an empty text."""
-    close = get_close_matches(name, known, 1)
-    return f" (did you mean '{close[0]}'?)" if close else ""
-
-
 def groups_of(features: Features, name: str) -> NDArray[Any]:
     """Return every clip's group: (N,) values of a label, or the clips' keys for `clip`.
 
@@ -87,7 +81,11 @@ def groups_of(features: Features, name: str) -> NDArray[Any]:
         return features.key
     static = [known for known, label in features.label_types.items() if not label.varying]
     if name not in static:
-        wrong = "varies in time" if name in features.label_types else f"is not in the features{guess(name, static)}"
+        wrong = (
+            "varies in time"
+            if name in features.label_types
+            else f"is not in the features{guess(name, [CLIP, *static])}"
+        )
         raise DataError(f"group '{name}' {wrong}; choose {CLIP} or a label of whole clips: {', '.join(static)}")
     return features.labels[name]
 

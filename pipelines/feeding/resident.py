@@ -24,8 +24,9 @@ from drnet.pipelines.remote.cache import remote_sidecar
 from drnet.pipelines.remote.prefetch import fetched_ahead
 from drnet.pipelines.remote.urls import is_url, shown
 from drnet.pipelines.shards.codec import REBUILD
+from drnet.pipelines.shards.reading import Shard
 from drnet.pipelines.shards.shard import read_sidecar
-from drnet.pipelines.source import Collection, Shard, ShardPlace
+from drnet.pipelines.source import Collection, ShardPlace
 
 STAGED = 1 << 25  # bytes that travel to a GPU at once, from each of two pinned buffers
 WHOLE = -1  # stands for all times of a clip

@@ -38,9 +38,13 @@ class Skipped:
             self.reasons[clip] = reason
             if len(self.reasons) <= TOLD:
                 self.progress.note(f"step {batch.step}: left out: {reason}")
-        if not self.budget.allows(len(self.reasons), self.clips):
-            first = next(iter(self.reasons.values()))
+        self.check(len(self.reasons))
+
+    def check(self, count: int) -> None:
+        """Raise DataError where that many clips, of this process or of all, are more than may be left out."""
+        if not self.budget.allows(count, self.clips):
+            first = next((f"the first: {reason}; " for reason in self.reasons.values()), "")
             raise DataError(
-                f"{len(self.reasons)} of {self.clips} clips could not be read, more than --max-skipped {self.budget} "
-                f"allows; the first: {first}; `drnet data verify` finds them all"
+                f"{count} of {self.clips} clips could not be read, more than --max-skipped {self.budget} "
+                f"allows; {first}`drnet data verify` finds them all"
             )

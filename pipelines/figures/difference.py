@@ -124,7 +124,7 @@ def difference(truth: NDArray[np.uint8], frame: NDArray[np.uint8]) -> Frames:
 def _sheet(futures: Futures, times: list[int], scores: Sequence[Mapping[str, Scores]], missing: Sequence[str]) -> Sheet:
     rows: list[Row] = []
     for shot, by_name in zip(futures.shots, scores, strict=True):
-        head = ", ".join(futures.scene.told(shot.clip).split("\n"))
+        head = ", ".join(futures.scene.told(shot.clip, shot.first).split("\n"))
         truth = [futures.true(shot, time) for time in times]
         true = [true_cell(futures, shot, time) for time in (futures.observe, *times)]
         rows.append(Row("truth", true, head))
@@ -191,7 +191,7 @@ def _moment(
             for name, f in found.items()
         ]
         minus = [minus_cell(true, f[number]) for f in found.values()]
-        rows.append(Row(futures.scene.told(shot.clip), [truth, *made, *empty], space=True))
+        rows.append(Row(futures.scene.told(shot.clip, shot.first), [truth, *made, *empty], space=True))
         rows.append(Row("truth - prediction", [Cell(), *minus, *[Cell()] * len(missing)]))
     return Sheet(
         f"t = {time} of {futures.end}: predicted, and the truth minus the prediction",

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from drnet.datasets.contract import DataError
 from drnet.model import DrNet
 from drnet.pipelines.figures.beside import Beside
-from drnet.pipelines.figures.scene import Scene, Shot, drawn_clips, named_clips
+from drnet.pipelines.figures.scene import Scene, drawn_clips
+from drnet.pipelines.looking.clips import Shot, named_clips
 from drnet.pipelines.looking.pictures import Frames
 from drnet.pipelines.prediction.predict import Truth
 from drnet.pipelines.prediction.rollout import load_predictor, predicted_frames
@@ -85,7 +86,7 @@ class Futures:
     def told(self) -> list[dict[str, Any]]:
         """Return the clips as JSON values."""
         return [
-            {"clip": self.scene.key(shot.clip), "first": shot.first or 0, "true_frames": self.length(shot)}
+            {"clip": self.scene.key(shot.clip), "first": (shot.first or 0) + 1, "true_frames": self.length(shot)}
             for shot in self.shots
         ]
 
@@ -118,7 +119,7 @@ def futures_of(
     if steps < 1:
         raise DataError(f"steps {steps} is not allowed; it must be at least 1")
     device = str(scene.device)
-    models = [(scene.method, scene.model, load_predictor(scene.run, device))]
+    models = [(scene.method, scene.model, load_predictor(scene.run, device, scene.checkpoint))]
     models += [(one.name, one.model, load_predictor(one.run, device)) for one in beside]
     if len({name for name, *_ in models}) < len(models):
         raise DataError(
@@ -128,7 +129,7 @@ def futures_of(
     if observed < 1:
         raise DataError(f"observe {observed} is not allowed; it must be at least 1")
     draw = np.random.default_rng([seed, 4])
-    shots = named_clips(scene.clips, clips, scene.split) or [
+    shots = named_clips(scene.clips, clips, scene.split, spans=False) or [
         Shot(shot.clip, int(draw.integers(max(1, scene.clips.sample(shot.clip).length - observed - steps + 1))))
         for shot in drawn_clips(scene.clips, rows, draw, observed + steps)
     ]

@@ -11,9 +11,10 @@ from drnet.datasets.contract import DataError, Label
 from drnet.interpolate import interpolate
 from drnet.pipelines.figures.beside import Beside
 from drnet.pipelines.figures.figure import Figure
-from drnet.pipelines.figures.scene import Scene, Shot, drawn_clips, named_clips
+from drnet.pipelines.figures.scene import Scene, drawn_clips
 from drnet.pipelines.figures.sheet import Cell, Row, Sheet, Span
 from drnet.pipelines.loader import to_device
+from drnet.pipelines.looking.clips import Shot, named_clips
 from drnet.pipelines.looking.pictures import unit_to_uint8
 
 MOVIE_STEPS = 24  # pictures from the first pose to the second; the movie goes back as well
@@ -25,7 +26,7 @@ class Turn:
 
     Attributes:
         name: of the label that turns.
-        times: the clip's frame that is nearest to each step's angle.
+        times: index of the clip's frame that is nearest to each step's angle.
         angles: of the steps.
         shown: of the frames.
     """
@@ -34,6 +35,10 @@ class Turn:
     times: list[int]
     angles: list[float]
     shown: list[float]
+
+    def told(self) -> dict[str, Any]:
+        """Return it as JSON values; frames count from 1."""
+        return {**vars(self), "times": [time + 1 for time in self.times]}
 
 
 def interpolate_figure(
@@ -75,7 +80,7 @@ def interpolate_figure(
         "figure": "interpolate",
         "beside": [one.origin() for one in beside],
         "clips": [
-            {"clip": scene.key(shot.clip), "first": pair[0], "last": pair[1], "truth": turn and vars(turn)}
+            {"clip": scene.key(shot.clip), "first": pair[0] + 1, "last": pair[1] + 1, "truth": turn and turn.told()}
             for shot, pair, turn in zip(shots, ends, turns, strict=True)
         ],
     }
@@ -99,7 +104,7 @@ def _ends(scene: Scene, shot: Shot, draw: np.random.Generator) -> tuple[int, int
     first = int(draw.integers(length - apart)) if shot.first is None else shot.first
     last = min(first + apart, length - 1) if shot.last is None else shot.last
     if first == last:
-        raise DataError(f"clip {scene.key(shot.clip)}: both frames are {first}; name two, KEY:FIRST-LAST")
+        raise DataError(f"clip {scene.key(shot.clip)}: both frames are {first + 1}; name two, KEY:FIRST-LAST")
     return first, last
 
 
@@ -161,7 +166,10 @@ class _Shown:
         shot, (first, last), turn = self.shots[number], self.ends[number], self.turns[number]
         told = self.scene.told(shot.clip)
         for name, frames in self.made.items():
-            given = [Cell(self.first[number], f"frame {first}", True), Cell(self.last[number], f"frame {last}", True)]
+            given = [
+                Cell(self.first[number], f"frame {first + 1}", True),
+                Cell(self.last[number], f"frame {last + 1}", True),
+            ]
             cells = [given[0], *(Cell(frames[number, step]) for step in steps), given[1]]
             yield Row(told if len(self.made) == 1 else f"{name}\n{told}", cells, space=number > 0)
         if turn is not None:

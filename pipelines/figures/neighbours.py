@@ -4,19 +4,20 @@ The training clips stream through, a block at a time; what is kept is the best f
 Axes: Q queries, N frames of a block, D length of a feature vector, H height, W width, C channels.
 """
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from drnet.datasets.contract import DataError
-from drnet.pipelines.export import FRAMES_AT_ONCE, encode
+from drnet.pipelines.export import encode
 from drnet.pipelines.figures.figure import Figure
-from drnet.pipelines.figures.scene import Scene, Shot, clips_of, drawn_clips, named_clips
-from drnet.pipelines.figures.sheet import Cell, Row, Sheet
+from drnet.pipelines.figures.scene import Scene, clips_of, drawn_clips
+from drnet.pipelines.figures.sheet import Cell, Row, Sheet, with_notes
+from drnet.pipelines.figures.variation import blocks_of, content_note, some_of, variations
+from drnet.pipelines.looking.clips import Shot, named_clips
 from drnet.pipelines.looking.pictures import Frames
 from drnet.pipelines.prediction.rollout import predicted_frames
 from drnet.pipelines.progress import Progress, Silent
@@ -24,8 +25,6 @@ from drnet.pipelines.source import Collection
 from drnet.predictor import PosePredictor
 
 BY = ("pose", "content and pose")
-STILL = 1e-6  # a spread that is none
-MEASURED = 64  # training clips whose frames give the spread of content and of pose
 
 
 @dataclass(frozen=True)
@@ -106,21 +105,27 @@ def neighbours_figure(
     draw = np.random.default_rng([seed, 3])
     training, split, _ = clips_of(scene.shards, "train")
     least = columns if predictor is None else predictor.config.observe
-    shots = named_clips(scene.clips, clips, scene.split) or drawn_clips(scene.clips, rows, draw, least)
+    shots = named_clips(scene.clips, clips, scene.split, spans=predictor is None)
+    shots = shots or drawn_clips(scene.clips, rows, draw, least)
     queries = (
         _queries(scene, shots, columns) if predictor is None else _generated(scene, shots, columns, predictor, steps)
     )
     searched = np.sort(draw.choice(len(training), min(train_clips, len(training)), replace=False))
     found, scales, frames = nearest_frames(scene, queries, training, searched.tolist(), progress or Silent())
+    here = variations(scene, scene.clips, some_of(range(len(scene.clips))))[0]
+    there = variations(scene, training, some_of(searched.tolist()))[0]
     settings = {"seed": seed, "columns": columns, "train_clips": train_clips, "generated": predictor is not None}
     numbers = scene.origin(**settings) | {
         "figure": "neighbours",
         "distance": "Euclidean, each vector divided by its spread; content and pose one after the other",
         "spread": dict(zip(("content", "pose"), scales, strict=True)),
         "searched": {"split": split, "clips": len(searched), "of": len(training), "frames": frames},
+        "same_by_both": _same(found),
+        "content": {"train": asdict(there), scene.split: asdict(here)},
         "queries": [_told(scene, training, query, number, found) for number, query in enumerate(queries)],
     }
     sheet = _sheet(scene, training, queries, found, numbers["searched"], columns, predictor is not None)
+    sheet = with_notes(sheet, [content_note(here, there, numbers["same_by_both"], len(queries), scene.split)])
     return Figure([sheet], numbers)
 
 
@@ -161,7 +166,8 @@ def nearest_frames(
     scene: Scene, queries: Sequence[Query], training: Collection, searched: Sequence[int], progress: Progress
 ) -> tuple[dict[str, Nearest], tuple[float, float], int]:
     """Return the nearest frames of some training clips by each kind of feature, the spreads, and the frames compared."""
-    scales = spreads(scene, training, searched[:: -(-len(searched) // MEASURED)])
+    content, pose = variations(scene, training, some_of(searched))
+    scales = content.spread, pose.spread
 
     def features(clips: Sequence[NDArray[np.uint8]]) -> dict[str, NDArray[np.float32]]:
         content, pose = (f / s for f, s in zip(encode(scene.model, list(clips), scene.device), scales, strict=True))
@@ -171,7 +177,7 @@ def nearest_frames(
     compared = 0
     progress.start("searching training frames", len(searched), "clips")
     try:
-        for numbers, clips in _blocks(training, searched):
+        for numbers, clips in blocks_of(training, searched):
             which = np.repeat(np.array(numbers), [len(clip) for clip in clips])
             times = np.concatenate([np.arange(len(clip)) for clip in clips])
             for by, one in features(clips).items():
@@ -183,48 +189,22 @@ def nearest_frames(
     return found, scales, compared
 
 
-def spreads(scene: Scene, training: Collection, clips: Sequence[int]) -> tuple[float, float]:
-    """Return the root mean square distance of content and of pose vectors from their means, over some clips' frames.
-
-    Both are divided by it: a pose that varies a tenth as much as the content counts as much beside it. 1 where a vector
-    does not vary at all.
-    """
-    count, sums, squares = 0, [np.float64(0), np.float64(0)], [0.0, 0.0]
-    for _, block in _blocks(training, clips):
-        found = encode(scene.model, block, scene.device)
-        count += len(found[0])
-        for number, vectors in enumerate(found):
-            wide = vectors.astype(np.float64)
-            sums[number] = sums[number] + wide.sum(0)
-            squares[number] += float((wide**2).sum())
-    means = [float(np.square(total / count).sum()) for total in sums]
-    content, pose = (math.sqrt(max(0.0, square / count - mean)) for square, mean in zip(squares, means, strict=True))
-    return content if content > STILL else 1.0, pose if pose > STILL else 1.0
-
-
-def _blocks(training: Collection, searched: Sequence[int]) -> Iterator[tuple[list[int], list[NDArray[np.uint8]]]]:
-    """Yield clips, of about `FRAMES_AT_ONCE` frames together, with their numbers."""
-    numbers, clips = list[int](), list[NDArray[np.uint8]]()
-    for number in searched:
-        numbers.append(number)
-        clips.append(training.frames(number))
-        if sum(map(len, clips)) >= FRAMES_AT_ONCE:
-            yield numbers, clips
-            numbers, clips = [], []
-    if clips:
-        yield numbers, clips
+def _same(found: dict[str, Nearest]) -> int:
+    """Return how many queries have the same neighbour by both kinds of feature."""
+    one, other = (found[by] for by in BY)
+    return int(((one.clip == other.clip) & (one.time == other.time)).sum())
 
 
 def _told(scene: Scene, training: Collection, query: Query, number: int, found: dict[str, Nearest]) -> dict[str, Any]:
     nearest = {
         by: {
             "clip": training.sample(int(one.clip[number])).key,
-            "frame": int(one.time[number]),
+            "frame": int(one.time[number]) + 1,
             "distance": float(one.distance[number]),
         }
         for by, one in found.items()
     }
-    return {"clip": scene.key(query.clip), "frame": query.time, "nearest": nearest}
+    return {"clip": scene.key(query.clip), "frame": query.time + 1, "nearest": nearest}
 
 
 def _sheet(
@@ -241,7 +221,7 @@ def _sheet(
     for first in range(0, len(queries), columns):  # a clip may be shown twice
         of = queries[first : first + columns]
         head = ", ".join(scene.told(of[0].clip).split("\n"))
-        rows.append(Row(f"{what} frame", [Cell(q.frame, f"frame {q.time}", not generated) for q in of], head))
+        rows.append(Row(f"{what} frame", [Cell(q.frame, f"frame {q.time + 1}", not generated) for q in of], head))
         for by, one in found.items():
             cells = [_neighbour(training, one, first + place) for place in range(len(of))]
             rows.append(Row(f"nearest training frame by {by}", cells))
@@ -250,7 +230,7 @@ def _sheet(
         f"Each {what} frame, and below it the training frames that are nearest to it in the model's features.",
         rows,
         notes=[
-            f"{scene.about()} {limit}. Below each frame: its clip, its number there from 0, and the distance d "
+            f"{scene.about()} {limit}. Below each frame: its clip, its number there from 1, and the distance d "
             "in units of the spread of training frames: at 1, as far as a frame is from their mean.",
             *scene.notes,
         ],
@@ -259,5 +239,5 @@ def _sheet(
 
 def _neighbour(training: Collection, nearest: Nearest, query: int) -> Cell:
     clip, time = int(nearest.clip[query]), int(nearest.time[query])
-    caption = f"{training.sample(clip).key} frame {time}\nd = {nearest.distance[query]:.3f}"
+    caption = f"{training.sample(clip).key} frame {time + 1}\nd = {nearest.distance[query]:.3f}"
     return Cell(np.array(training.frames(clip)[time]), caption)

@@ -41,19 +41,19 @@ class Picture:
     x: int
     y: int
     frame: Frames
-    factor: int
+    factor: float
     outline: str = EDGE
     thick: int = 1
 
     @property
     def width(self) -> int:
         """Pixels that it takes on the page, without its outline."""
-        return self.frame.shape[1] * self.factor
+        return round(self.frame.shape[1] * self.factor)
 
     @property
     def height(self) -> int:
         """Pixels that it takes on the page, without its outline."""
-        return self.frame.shape[0] * self.factor
+        return round(self.frame.shape[0] * self.factor)
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,18 @@ class Line:
 
 @dataclass(frozen=True)
 class Page:
-    """What is drawn where; the title and the description are for those who cannot see it."""
+    """What is drawn where; the title and the description are for those who cannot see it.
+
+    A picture of it has `zoom` of its own pixels for each of the page's, so that frames which the page shows smaller keep
+    all of theirs, and texts are as large beside them as the page has them.
+    """
 
     width: int
     height: int
     items: tuple[Text | Picture | Line, ...]
     title: str
     description: str = ""
+    zoom: int = 1
 
 
 @cache
@@ -127,22 +132,23 @@ def _cut(word: str, width: float, size: int) -> list[str]:
 
 def to_picture(page: Page) -> Frames:
     """Draw a page as a picture (H, W, 3) uint8."""
-    image = Image.new("RGB", (page.width, page.height), (PAPER,) * 3)
+    z = page.zoom
+    image = Image.new("RGB", (z * page.width, z * page.height), (PAPER,) * 3)
     draw = ImageDraw.Draw(image)
     for item in page.items:
         if isinstance(item, Line):
-            draw.line((item.x1, item.y1, item.x2, item.y2), item.colour, item.thick)
+            draw.line((z * item.x1, z * item.y1, z * item.x2, z * item.y2), item.colour, z * item.thick)
         elif isinstance(item, Picture):
-            t = item.thick
-            draw.rectangle(
-                (item.x - t, item.y - t, item.x + item.width + t - 1, item.y + item.height + t - 1), item.outline
-            )
-            draw.rectangle((item.x - 1, item.y - 1, item.x + item.width, item.y + item.height), item.outline)
-            large = to_rgb(item.frame).repeat(item.factor, 0).repeat(item.factor, 1)
-            image.paste(Image.fromarray(np.ascontiguousarray(large)), (item.x, item.y))
+            x, y, width, height, t = (z * one for one in (item.x, item.y, item.width, item.height, item.thick))
+            draw.rectangle((x - t, y - t, x + width + t - 1, y + height + t - 1), item.outline)
+            draw.rectangle((x - z, y - z, x + width + z - 1, y + height + z - 1), item.outline)
+            times = max(1, round(item.factor * z))
+            large = to_rgb(item.frame).repeat(times, 0).repeat(times, 1)
+            image.paste(Image.fromarray(np.ascontiguousarray(large)), (x, y))
         else:
-            left = item.x - SHIFT[item.anchor] * width_of(item.words, item.size)
-            draw.text((left, item.y), shown(item.words), item.colour, font(item.size))
+            size = z * item.size
+            left = z * item.x - SHIFT[item.anchor] * width_of(item.words, size)
+            draw.text((left, z * item.y), shown(item.words), item.colour, font(size))
     return np.asarray(image)
 
 

@@ -1,15 +1,18 @@
 """Rollouts (Fig. 3 right, 6, 7, 11): the truth, and what each model predicts after the first frames, over time."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from drnet.datasets.contract import DataError
 from drnet.pipelines.figures.beside import NOT_YET, Beside
 from drnet.pipelines.figures.figure import Figure
 from drnet.pipelines.figures.futures import Futures, chosen_times, futures_of, keep
-from drnet.pipelines.figures.scene import Scene, Shot
+from drnet.pipelines.figures.scene import Scene
 from drnet.pipelines.figures.sheet import Cell, Row, Sheet, Span
+from drnet.pipelines.looking.clips import Shot
 
 ENDED = "clip has ended"
+BAND_TILE = 64  # pixels of the page: eleven frames and their label are about 840 wide
 
 
 def rollout_figure(
@@ -25,6 +28,7 @@ def rollout_figure(
     beside: Sequence[Beside] = (),
     missing: Sequence[str] = (),
     moving: bool = False,
+    across: int = 0,
 ) -> Figure:
     """Draw rollouts; as a movie, a row for each clip and a column for the truth and for each model.
 
@@ -40,6 +44,7 @@ def rollout_figure(
         beside: further runs with a predictor of their own: a row each.
         missing: methods whose row is left empty.
         moving: whether sheets of a movie are asked for.
+        across: most frames side by side, small ones; the rows of more times go on below, clip for clip. 0: all.
 
     Raises:
         ValueError: for names and times that are not there, and runs without a predictor.
@@ -57,14 +62,15 @@ def rollout_figure(
         return Figure(_movie(futures, missing), numbers)
     if not predicted:
         raise DataError(f"no predicted time is among {at}; prediction begins at {futures.observe + 1}")
-    return Figure([_sheet(futures, observed, predicted, missing)], numbers)
+    draw = _banded if 0 < across < len(observed) + len(predicted) else _sheet
+    return Figure([draw(futures, observed, predicted, missing, across)], numbers)
 
 
-def _sheet(futures: Futures, observed: list[int], predicted: list[int], missing: Sequence[str]) -> Sheet:
+def _sheet(futures: Futures, observed: list[int], predicted: list[int], missing: Sequence[str], _: int) -> Sheet:
     frames = keep(futures, predicted)
     rows = []
     for number, shot in enumerate(futures.shots):
-        head = ", ".join(futures.scene.told(shot.clip).split("\n"))
+        head = ", ".join(futures.scene.told(shot.clip, shot.first).split("\n"))
         true = [true_cell(futures, shot, time) for time in (*observed, *predicted)]
         rows.append(Row("truth", true, head))
         for name in futures.names():
@@ -74,7 +80,7 @@ def _sheet(futures: Futures, observed: list[int], predicted: list[int], missing:
     first = len(observed)
     spans = [Span(0, first - 1, "observed")] if observed else []
     return Sheet(
-        f"After {futures.observe} observed frames, {futures.steps} are predicted; t counts frames from the first observed one.",
+        _title(futures),
         rows,
         [f"t = {time}" for time in (*observed, *predicted)],
         [*spans, Span(first, first + len(predicted) - 1, "predicted")],
@@ -82,6 +88,33 @@ def _sheet(futures: Futures, observed: list[int], predicted: list[int], missing:
         first or None,
         [_explained(futures), *futures.scene.notes],
     )
+
+
+def _banded(futures: Futures, observed: list[int], predicted: list[int], missing: Sequence[str], across: int) -> Sheet:
+    """Draw so many columns side by side, and the further ones below them; each frame of the first row bears its time."""
+    frames, times = keep(futures, predicted), [*observed, *predicted]
+    bands = [times[first : first + across] for first in range(0, len(times), across)]
+    rows = []
+    for number, shot in enumerate(futures.shots):
+        for band in bands:
+            head = ", ".join(futures.scene.told(shot.clip, shot.first).split("\n")) if band is bands[0] else ""
+            true = [replace(true_cell(futures, shot, time), caption=f"t = {time}") for time in band]
+            if all(cell.frame is None for cell in true):
+                said = f"the clip has ended at t = {futures.length(shot)}; below: t = {band[0]} to {band[-1]}"
+                rows.append(Row("truth", words=said, section=head))
+            else:
+                rows.append(Row("truth", true, head, space=not head))
+            for name in futures.names():
+                made = [Cell(frames[name, time][number]) if time in predicted else Cell() for time in band]
+                if any(cell.frame is not None for cell in made):
+                    rows.append(Row(name, made))
+        rows += [Row(name, words=NOT_YET) for name in missing]
+    return Sheet(_title(futures), rows, notes=[_explained(futures), *futures.scene.notes], tile=BAND_TILE)
+
+
+def _title(futures: Futures) -> str:
+    steps = f"After {futures.observe} observed frames, {futures.steps} are predicted"
+    return f"{steps}; t counts frames from the first observed one."
 
 
 def true_cell(futures: Futures, shot: Shot, time: int) -> Cell:
@@ -97,7 +130,7 @@ def _explained(futures: Futures) -> str:
 def _movie(futures: Futures, missing: Sequence[str]) -> Iterator[Sheet]:
     """Yield a sheet for each time: the truth, and in the columns beside it every model."""
     names = futures.names()
-    labels = [futures.scene.told(shot.clip) for shot in futures.shots]
+    labels = [futures.scene.told(shot.clip, shot.first) for shot in futures.shots]
 
     def sheet(time: int, made: list[list[Cell]]) -> Sheet:
         known = time <= futures.observe

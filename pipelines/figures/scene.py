@@ -1,7 +1,5 @@
 """What every figure begins with: a run's model, and the clips to show, held-out ones by default."""
 
-import difflib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from drnet.datasets.contract import DataError, Label
+from drnet.datasets.contract import SPLITS, DataError, Label
+from drnet.guess import guess
 from drnet.model import DrNet
+from drnet.pipelines.looking.clips import Shot
 from drnet.pipelines.looking.pictures import Frames
 from drnet.pipelines.looking.swaps import held_out_clips
 from drnet.pipelines.run import Checkpoint, data_error_if_size_differs, load_run
@@ -21,22 +21,6 @@ from drnet.pipelines.versions import versions
 
 METHODS = {"drnet": "DrNet", "autoencoder": "autoencoder"}  # by kind of run
 TRIES = 20  # clips looked at for one that is shown, to find such that differ in content
-KEYS_COMPARED = 4000  # around a key that is not known, to name similar ones
-CLIP = re.compile(r"(?P<key>[^:]+)(:(?P<first>[0-9]{1,9})(-(?P<last>[0-9]{1,9}))?)?")
-
-
-@dataclass(frozen=True)
-class Shot:
-    """A chosen clip, and the frames of it that were named.
-
-    Attributes:
-        clip: its number in the collection.
-        first, last: named frames, or None: the figure chooses.
-    """
-
-    clip: int
-    first: int | None = None
-    last: int | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +36,8 @@ class Scene:
         split: which.
         device: where the model is.
         notes: what a reader must be told of the clips.
+        name: of the model in a figure that compares several; empty: that of its kind.
+        data: what the clips are, in a few words; empty: as their data set says.
     """
 
     run: Path
@@ -63,6 +49,8 @@ class Scene:
     split: str
     device: torch.device
     notes: tuple[str, ...] = ()
+    name: str = ""
+    data: str = ""
 
     def origin(self, **settings: Any) -> dict[str, Any]:
         """Return what the figure's numbers were made from, as JSON values."""
@@ -84,7 +72,7 @@ class Scene:
     @property
     def method(self) -> str:
         """The name of the model in a figure that compares several."""
-        return METHODS[self.config["kind"]]
+        return self.name or METHODS[self.config["kind"]]
 
     def key(self, clip: int) -> str:
         """Return a clip's key."""
@@ -94,48 +82,58 @@ class Scene:
         """Return a clip's frame (H, W, C), writable."""
         return np.array(self.clips.frames(clip)[time])
 
-    def told(self, clip: int) -> str:
-        """Return what a reader should know of a clip: its categories, then its key."""
-        return "\n".join([*words_of(self.clips.labels(clip), self.clips.label_types), self.key(clip)])
+    def told(self, clip: int, first: int | None = None) -> str:
+        """Return what a reader should know of a clip: its categories, then its key, as `KEY:FRAME` where it begins later."""
+        name = f"{self.key(clip)}:{first + 1}" if first else self.key(clip)
+        return "\n".join([*words_of(self.clips.labels(clip), self.clips.label_types), name])
 
     def about(self) -> str:
         """Return the note that says which model and which clips a figure shows."""
         manifest = self.clips.manifest
-        data = manifest.about["data_set"] if manifest else "foreign shards"
+        data = self.data or (manifest.about["title"] if manifest else "foreign shards")
         kind = "held-out clips (test split)" if self.split == "test" else f"{self.split} clips"
         return f"Model: {self.run.name}, {self.checkpoint.step:,} steps. Data: {data}, {kind}."
 
 
 def words_of(labels: Mapping[str, Any], types: Mapping[str, Label], most: int = 2) -> list[str]:
-    """Return a clip's first static categories as words: `walking`, and `digit_red 3` where the name says nothing."""
+    """Return a clip's first static categories as words: `walking`; where a word says little, with its label's name.
+
+    Of labels that begin alike only the rest is named: `red 3` and `green 5` of `digit_red` and `digit_green`.
+    """
+    known = [name for name, label in types.items() if label.kind == "category" and not label.varying]
+    begun = [name.partition("_")[0] for name in known]
     found = []
-    for name, label in types.items():
-        if label.kind == "category" and not label.varying and name in labels:
-            word = label.names[int(labels[name])]
-            found.append(f"{name} {word}" if len(word) < 3 or word.isdigit() else word)
+    for name, first in zip(known, begun, strict=True):
+        if name in labels:
+            word = types[name].names[int(labels[name])]
+            short = name.removeprefix(f"{first}_") if begun.count(first) > 1 else name
+            found.append(f"{short.replace('_', ' ')} {word}" if len(word) < 3 or word.isdigit() else word)
     return found[:most]
 
 
-def open_scene(run: Path, shards: str | Path, split: str = "test", device: str = "auto") -> Scene:
-    """Load a run's newest weights and open the clips of a split.
+def open_scene(
+    run: Path, shards: str | Path, split: str = "test", device: str = "auto", checkpoint: str = "last"
+) -> Scene:
+    """Load a run's weights and open the clips of a split.
 
     Args:
         run: the run folder.
         shards: folder, pattern or URL.
         split: `test`: held-out clips and, where there are none, training clips with a note that says so; or `train`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        checkpoint: `last`, `best` or a step.
 
     Raises:
         ValueError: where run or shards are not right, or do not fit each other.
     """
     chosen = choose_device(device)
-    model, checkpoint, config = load_run(run, str(chosen))
+    model, weights, config = load_run(run, str(chosen), checkpoint)
     clips, found, notes = clips_of(shards, split)
     data_error_if_size_differs(config, clips.frame_shape)
     trained, here = config["data"].get("build"), clips.manifest.build if clips.manifest else None
     if trained != here:
         notes.append(f"The run was trained on data set {str(trained)[:12]}, these clips are of {str(here)[:12]}.")
-    return Scene(run, str(shards), model, checkpoint, config, clips, found, chosen, tuple(notes))
+    return Scene(run, str(shards), model, weights, config, clips, found, chosen, tuple(notes))
 
 
 def clips_of(shards: str | Path, split: str) -> tuple[Collection, str, list[str]]:
@@ -143,8 +141,8 @@ def clips_of(shards: str | Path, split: str) -> tuple[Collection, str, list[str]
 
     A pattern or a tar is taken as named where it holds such clips; else the data set that it belongs to is asked.
     """
-    if split not in ("train", "test"):
-        raise DataError(f"split {split!r} is not known; there are test and train")
+    if split not in SPLITS:
+        raise DataError(f"split {split!r} is not known{guess(split, SPLITS)}; there are test and train")
     if str(shards).partition("?")[0].endswith(".tar"):
         named = open_shards(shards)
         places = [place for place in named.places if place.split == split]
@@ -173,50 +171,6 @@ def _other(shards: str | Path, split: str, named: Collection) -> tuple[Collectio
     if found is named:
         return named, "train", [f"No held-out clips are at hand ({reason}): these are training clips."]
     return found, "test", []
-
-
-def named_clips(clips: Collection, names: Sequence[str], split: str = "test") -> list[Shot]:
-    """Return the clips that were named, `KEY`, `KEY:FRAME` or `KEY:FIRST-LAST`, frames counted from 0.
-
-    Raises:
-        DataError: for a key that is not there, with the nearest ones, and for a frame that its clip has not.
-    """
-    matches = []
-    for name in names:
-        found = CLIP.fullmatch(name.strip())
-        if found is None:
-            raise DataError(f"clip {name!r} is not understood; write KEY, KEY:FRAME or KEY:FIRST-LAST, frames from 0")
-        matches.append(found)
-    wanted = {found["key"] for found in matches}
-    at: dict[str, int] = {}
-    for number, key in enumerate(clips.keys()):
-        if key in wanted:
-            at[key] = number
-            if len(at) == len(wanted):
-                break
-    for key in sorted(wanted - at.keys()):
-        near = ", ".join(nearest_keys(clips, key))
-        raise DataError(f"clip {key!r} is not in the {split} split; the nearest are {near}")
-    return [_shot(clips, at[found["key"]], found) for found in matches]
-
-
-def _shot(clips: Collection, clip: int, found: re.Match[str]) -> Shot:
-    length = clips.sample(clip).length
-    times = [None if found[name] is None else int(found[name]) for name in ("first", "last")]
-    for time in times:
-        if time is not None and time >= length:
-            raise DataError(f"clip {found['key']} has no frame {time}; it has {length}, counted from 0")
-    return Shot(clip, *times)
-
-
-def nearest_keys(clips: Collection, key: str, count: int = 3) -> list[str]:
-    """Return the keys that are most like one; of very many, only those about its place in their order."""
-    keys = list(clips.keys())
-    if len(keys) > KEYS_COMPARED:
-        middle = sum(one < key for one in keys)
-        first = max(0, min(middle - KEYS_COMPARED // 2, len(keys) - KEYS_COMPARED))
-        keys = keys[first : first + KEYS_COMPARED]
-    return difflib.get_close_matches(key, keys, count, cutoff=0)
 
 
 def drawn_clips(

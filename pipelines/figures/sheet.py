@@ -71,6 +71,8 @@ class Sheet:
         breaks: columns before which the columns' meaning changes: a gap.
         mark: a column before which a line is drawn beside every row: prediction begins.
         notes: below everything, small.
+        tile: pixels of the page that a frame is about high; larger ones than twice that are shown smaller, and a picture
+            keeps their pixels. 0: about `TILE`, and larger ones as they are.
     """
 
     title: str
@@ -80,6 +82,7 @@ class Sheet:
     breaks: Sequence[int] = ()
     mark: int | None = None
     notes: Sequence[str] = field(default_factory=tuple)
+    tile: int = 0
 
 
 @dataclass
@@ -90,7 +93,7 @@ class _Layout:
     items: list[Text | Picture | Line]
     lefts: list[int]  # of the columns
     cell: tuple[int, int]  # width and height
-    factor: int
+    factor: float
     y: int = MARGIN
 
     def lines(self, x: float, words: Sequence[str], size: int, colour: str = INK, centred: bool = False) -> None:
@@ -103,8 +106,9 @@ class _Layout:
 def page_of(sheet: Sheet) -> Page:
     """Lay a sheet out: every text has its room, whatever its length, and the page is as large as it must be."""
     first = next(cell.frame for row in sheet.rows for cell in row.cells if cell.frame is not None)
-    factor = max(1, round(TILE / first.shape[0]))
-    width, height = first.shape[1] * factor, first.shape[0] * factor
+    zoom = max(1, round(first.shape[0] / sheet.tile)) if sheet.tile else 1
+    factor = 1 / zoom if zoom > 1 else max(1, round((sheet.tile or TILE) / first.shape[0]))
+    width, height = round(first.shape[1] * factor), round(first.shape[0] * factor)
     labels = [line for row in sheet.rows for line in wrapped(row.label, LABEL)]
     left = MARGIN + int(max(map(width_of, labels), default=0)) + 10
     columns = max(len(row.cells) for row in sheet.rows)
@@ -119,7 +123,7 @@ def page_of(sheet: Sheet) -> Page:
     layout.y += LEADING
     for note in sheet.notes:
         layout.lines(MARGIN, wrapped(note, total - 2 * MARGIN, SMALL), SMALL, PALE)
-    return Page(total, layout.y + MARGIN - LEADING, tuple(layout.items), sheet.title, " ".join(sheet.notes))
+    return Page(total, layout.y + MARGIN - LEADING, tuple(layout.items), sheet.title, " ".join(sheet.notes), zoom)
 
 
 def _head(layout: _Layout) -> None:

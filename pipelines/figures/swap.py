@@ -12,9 +12,10 @@ from drnet.model import DrNet
 from drnet.pipelines.evaluation.scenes import digit_scenes
 from drnet.pipelines.figures.beside import NOT_YET, Beside
 from drnet.pipelines.figures.figure import Figure
-from drnet.pipelines.figures.scene import Scene, Shot, drawn_clips, frame_of, named_clips
+from drnet.pipelines.figures.scene import Scene, drawn_clips, frame_of
 from drnet.pipelines.figures.score import decibels
 from drnet.pipelines.figures.sheet import Cell, Row, Sheet, Span
+from drnet.pipelines.looking.clips import Shot, named_clips
 from drnet.pipelines.looking.pictures import Frames
 from drnet.pipelines.looking.swaps import swapped
 from drnet.pipelines.looking.truth import Truth, truth_of
@@ -63,9 +64,11 @@ def swap_figure(
         DataError: for names that are not there, or truth that is not known.
     """
     draw = np.random.default_rng([seed, 1])
-    content = named_clips(scene.clips, clips, scene.split) or drawn_clips(scene.clips, rows, draw)
+    content = named_clips(scene.clips, clips, scene.split, spans=False) or drawn_clips(scene.clips, rows, draw)
     taken = [shot.clip for shot in content]
-    pose = named_clips(scene.clips, poses, scene.split) or drawn_clips(scene.clips, columns, draw, without=taken)
+    pose = named_clips(scene.clips, poses, scene.split, spans=False) or drawn_clips(
+        scene.clips, columns, draw, without=taken
+    )
     grid = Grid(_pairs(scene, content, draw), _pairs(scene, pose, draw, start=moving))
     drawn = known_truth(scene) if truth else None
     if truth and drawn is None:
@@ -91,7 +94,7 @@ def swap_figure(
         lengths = [scene.clips.sample(clip).length for clip, _ in grid.poses]
         steps = max(n - first for n, (_, first) in zip(lengths, grid.poses, strict=True))
         for time in range(min(LONGEST, steps)):
-            yield sheet(grid.at(time, lengths), f", frame {time + 1}")
+            yield sheet(grid.at(time, lengths), f", picture {time + 1}")
 
     return Figure(sheets(), numbers)
 
@@ -111,7 +114,7 @@ def _pairs(
 
 
 def _told(scene: Scene, clip: int, time: int) -> dict[str, Any]:
-    return {"clip": scene.key(clip), "frame": time}
+    return {"clip": scene.key(clip), "frame": time + 1}
 
 
 def _sheet(

@@ -16,6 +16,7 @@ from drnet.datasets.chairs import Chairs
 from drnet.datasets.contract import DataSet
 from drnet.datasets.mnist import BouncingDigits
 from drnet.datasets.reading.digits import OPTDIGITS
+from drnet.guess import guess
 from drnet.pipelines.build import build, plan_build
 from drnet.pipelines.claim import refuse_file, refuse_strangers
 from drnet.pipelines.export import export_features
@@ -29,6 +30,8 @@ from drnet.pipelines.progress import Progress, Silent
 from drnet.pipelines.run import load_run, read_metrics
 from drnet.pipelines.source import open_shards
 from drnet.pipelines.train import train
+
+EXAMPLES = ("auto", "chairs", "digits")
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,8 @@ def never_stopped() -> Iterator[threading.Event]:
 
 def choose_example(name: str, clips: int | None, steps: int | None) -> Example:
     """Return an example by name; `auto` is chairs, or digits where pybullet is missing."""
-    if name not in ("auto", "chairs", "digits"):
-        raise ValueError(f"data {name!r} is not known; supported are auto, chairs and digits")
+    if name not in EXAMPLES:
+        raise ValueError(f"data {name!r} is not known{guess(name, EXAMPLES)}; supported are auto, chairs and digits")
     if name == "auto":
         name = "chairs" if importlib.util.find_spec("pybullet") else "digits"
     if name == "chairs":

@@ -13,8 +13,7 @@ from drnet.datasets.fetching import fetch
 from drnet.datasets.fetching.originals import ORIGINALS
 from drnet.pipelines.looking.ffmpeg import save_mp4
 from drnet.pipelines.looking.pictures import enlarge, save_gif, save_png, tile, to_rgb, with_margins
-from drnet.pipelines.shards.manifest import read_manifest
-from drnet.pipelines.source import Collection, open_shards
+from drnet.pipelines.source import Collection, find_data, open_shards
 
 SHEET_COLUMNS = 10  # frames of a clip on a contact sheet
 SHOWN_LABELS = 4
@@ -48,12 +47,18 @@ def list_data() -> list[dict[str, Any]]:
     return rows
 
 
-def describe_data(folder: Path) -> dict[str, Any]:
-    """Return a data set's description: names, counts and types, without shard rows."""
-    manifest = read_manifest(folder)
+def describe_data(spec: str | Path) -> dict[str, Any]:
+    """Return a data set's description: names, counts and types, without shard rows.
+
+    Args:
+        spec: its folder or URL; a pattern of some of its tars: then counts are theirs, and of source items none are told.
+    """
+    found = find_data(spec)
+    manifest = found.manifest
     return {
         **manifest.about,
         "build": manifest.build,
+        "whole": found.whole,
         "codec": manifest.codec,
         "frame_shape": list(manifest.frame_shape),
         "parameters": dict(manifest.parameters),
@@ -64,9 +69,9 @@ def describe_data(folder: Path) -> dict[str, Any]:
                 "frames": sum(row.frames for row in rows),
                 "shards": len(rows),
                 "bytes": sum(row.size for row in rows),
-                "items": dict(manifest.accounting[split]),
+                "items": dict(manifest.accounting[split]) if found.whole else {},
             }
-            for split, rows in manifest.splits.items()
+            for split, rows in found.rows.items()
         },
         "sources": [source["name"] for source in manifest.sources],
     }

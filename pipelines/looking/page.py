@@ -6,9 +6,12 @@ from html import escape
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1b1b1b; }
 h1 { font-size: 1.7rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid #ddd; }
-img, video { max-width: 100%; height: auto; } figure { margin: 0 0 1.2rem; } figcaption { color: #555; font-size: .9rem; }
+img, video { max-width: 100%; height: auto; } video { max-height: 90vh; }
+figure { margin: 0 0 1.2rem; } figcaption { color: #555; font-size: .9rem; }
 table { border-collapse: collapse; font-size: .88rem; } td, th { padding: .25rem .7rem; border-bottom: 1px solid #e4e4e4; }
 td { text-align: right; font-variant-numeric: tabular-nums; } td:first-child, th:first-child { text-align: left; }
+td.whole { text-align: center; color: #555; } div.table { overflow-x: auto; margin-bottom: 1rem; }
+figure.wide { width: max-content; max-width: calc(100vw - 4rem); margin-left: 50%; transform: translateX(-50%); }
 pre { background: #f5f5f3; padding: .8rem; overflow-x: auto; font-size: .88rem; }
 .small { color: #555; font-size: .8rem; overflow-wrap: anywhere; }
 .numbers { display: flex; gap: 2rem; flex-wrap: wrap; } .numbers b { display: block; font-size: 1.6rem; }
@@ -25,9 +28,17 @@ def paragraph(text: str) -> str:
     return f"<p>{escape(text)}</p>"
 
 
-def picture(source: str, caption: str) -> str:
-    """A picture beside the page, with a caption that also describes it."""
-    return f'<figure><img src="{escape(source)}" alt="{escape(caption)}"><figcaption>{escape(caption)}</figcaption></figure>'
+def picture(source: str, caption: str, wide: bool = False) -> str:
+    """A picture beside the page that is a link to its file, with a caption that also describes it.
+
+    Args:
+        source: its path from the page.
+        caption: in words.
+        wide: whether it may leave the text's column.
+    """
+    shown = f'<a href="{escape(source)}"><img src="{escape(source)}" alt="{escape(caption)}"></a>'
+    kind = ' class="wide"' if wide else ""
+    return f"<figure{kind}>{shown}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def movie(source: str, caption: str) -> str:
@@ -48,10 +59,16 @@ def contents(entries: Sequence[tuple[str, str, str]]) -> str:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; the first column is text."""
+    """A table; the first column is text. A row of one text besides its name has it across all columns."""
     head = "".join(f"<th>{escape(column)}</th>" for column in columns)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    body = "".join(f"<tr>{_cells(row, len(columns))}</tr>" for row in rows)
+    return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _cells(row: Sequence[str], columns: int) -> str:
+    if columns > 2 and len(row) > 1 and row[1] and not any(row[2:]):
+        return f'<td>{escape(row[0])}</td><td class="whole" colspan="{columns - 1}">{escape(row[1])}</td>'
+    return "".join(f"<td>{escape(cell)}</td>" for cell in row)
 
 
 def numbers(values: Sequence[tuple[str, str]]) -> str:

@@ -22,6 +22,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from drnet.datasets.contract import DataError
+from drnet.guess import guess
 from drnet.model import DrNet, DrNetConfig
 from drnet.pipelines.loader import Frames, FrameStream, PlannedFrames, to_device
 from drnet.pipelines.measuring.bench import Work, interleaved
@@ -65,7 +66,7 @@ def bench_stream(
         DataError: where the data set cannot be read, or a peer is not known or not installed.
     """
     if unknown := [name for name in against if name not in PEERS]:
-        raise DataError(f"peer '{unknown[0]}' is not known; there are {', '.join(PEERS)}")
+        raise DataError(f"peer '{unknown[0]}' is not known{guess(unknown[0], PEERS)}; there are {', '.join(PEERS)}")
     shards = open_shards(folder)
     number = bisect.bisect_left(shards.starts, min(ENOUGH, len(shards)))
     paths, clips = [Path(place.location) for place in shards.places[:number]], int(shards.starts[number])

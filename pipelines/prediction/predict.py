@@ -19,6 +19,7 @@ from drnet.datasets.reading.digits import OPTDIGITS
 from drnet.pipelines.evaluation.frames import HIGHEST
 from drnet.pipelines.evaluation.scenes import DigitScenes
 from drnet.pipelines.files import pretty_json, write_whole
+from drnet.pipelines.looking.clips import Shot, named_clips
 from drnet.pipelines.looking.ffmpeg import save_mp4
 from drnet.pipelines.looking.pictures import Frames, save_gif, save_png
 from drnet.pipelines.prediction.rollout import FOLDER, load_predictor, predicted_frames
@@ -29,11 +30,14 @@ from drnet.pipelines.source import Collection, open_shards
 from drnet.pipelines.train import choose_device
 from drnet.pipelines.versions import versions
 
+ROWS = 5  # clips that are shown where none are named
 AT_ONCE = 16  # clips that are predicted together: the frames of no more are held
 PREDICTION_FORMAT = 1
 
 
-def predict(run: str | Path, frames: NDArray[np.uint8], steps: int = 10, device: str = "auto") -> NDArray[np.uint8]:
+def predict(
+    run: str | Path, frames: NDArray[np.uint8], steps: int = 10, device: str = "auto", checkpoint: str = "last"
+) -> NDArray[np.uint8]:
     """Return the frames that follow some observed ones, as a run's model and its predictor expect them.
 
     For many steps, `drnet.pipelines.prediction.rollout.predicted_frames` yields them one at a time.
@@ -43,6 +47,7 @@ def predict(run: str | Path, frames: NDArray[np.uint8], steps: int = 10, device:
         frames: (B, T, H, W, C) or (T, H, W, C) uint8, observed frames in a row; the predictor was trained on T of 5 or 10.
         steps: how many to predict.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        checkpoint: of the run, `last`, `best` or a step; the predictor belongs to one.
 
     Returns:
         (B, steps, H, W, C) or (steps, H, W, C) uint8.
@@ -56,11 +61,12 @@ def predict(run: str | Path, frames: NDArray[np.uint8], steps: int = 10, device:
     if steps < 1:
         raise ValueError(f"steps {steps} is not allowed; it must be at least 1")
     chosen = str(choose_device(device))
-    model, _, config = load_run(Path(run), chosen)
+    model, weights, config = load_run(Path(run), chosen, checkpoint)
     height, width, channels = frames.shape[-3:]
     data_error_if_size_differs(config, (height, width, channels))
     observed = frames if frames.ndim == 5 else frames[None]
-    followed = np.stack(list(predicted_frames(model, load_predictor(Path(run), chosen), observed, steps)), 1)
+    predictor = load_predictor(Path(run), chosen, weights)
+    followed = np.stack(list(predicted_frames(model, predictor, observed, steps)), 1)
     return followed if frames.ndim == 5 else followed[0]
 
 
@@ -111,12 +117,14 @@ class PredictReport:
     """What a prediction did.
 
     Attributes:
-        clips: keys of the scored clips; the first ones are shown.
+        clips: the scored clips as `--clips` names them; the first ones are shown.
+        step: of the run's checkpoint.
         observe: frames observed.
         rows: scores of every step, see `Scores.row`.
     """
 
     clips: Sequence[str]
+    step: int
     observe: int
     rows: Sequence[Mapping[str, Any]]
 
@@ -168,53 +176,80 @@ class Prediction:
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         observe: frames that are observed; None: as many as the predictor was trained on.
         steps: predicted ones.
-        clips: how many are scored, evenly spaced in the collection.
-        rows: how many of them are shown.
+        clips: how many are scored, evenly spaced in the collection; or their names, `KEY:FRAME` to begin at a frame.
+        rows: how many of them are shown; None: all that are named, or 5.
+        checkpoint: of the run, `last`, `best` or a step.
 
     Raises:
-        ValueError: for values that are not allowed, a run without predictor, or clips that are all too short.
+        ValueError: for values that are not allowed, a run without predictor, or clips that are too short.
     """
 
     def __init__(
-        self, run: Path, collection: Collection, device: str, observe: int | None, steps: int, clips: int, rows: int
+        self,
+        run: Path,
+        collection: Collection,
+        device: str,
+        observe: int | None,
+        steps: int,
+        clips: int | Sequence[str],
+        rows: int | None = None,
+        checkpoint: str = "last",
     ) -> None:
         chosen = str(choose_device(device))
-        self.model, self.weights, config = load_run(run, chosen)
+        self.model, self.weights, config = load_run(run, chosen, checkpoint)
         data_error_if_size_differs(config, collection.frame_shape)
-        self.predictor = load_predictor(run, chosen)
+        self.predictor = load_predictor(run, chosen, self.weights)
         self.observe = self.predictor.config.observe if observe is None else observe
-        for name, value in (("observe", self.observe), ("steps", steps), ("clips", clips), ("rows", rows)):
+        rows = (ROWS if isinstance(clips, int) else AT_ONCE) if rows is None else rows
+        count = clips if isinstance(clips, int) else len(clips)
+        for name, value in (("observe", self.observe), ("steps", steps), ("clips", count), ("rows", rows)):
             if value < 1:
                 raise DataError(f"{name} {value} is not allowed; it must be at least 1")
         self.collection, self.steps, self.cyclic = collection, steps, bool(config["train"]["cyclic"])
-        enough = [n for n in range(len(collection)) if collection.sample(n).length > self.observe]
-        self.short = len(collection) - len(enough)
-        if not enough:
-            longest = max(collection.sample(n).length for n in range(len(collection)))
-            raise DataError(f"observe {self.observe} is not allowed; the longest clip has {longest} frames")
-        self.clips = [enough[n] for n in np.unique(np.linspace(0, len(enough) - 1, clips).round().astype(int))]
-        self.shown = min(rows, len(self.clips), AT_ONCE)
+        self.short = 0
+        self.shots = self._spread(clips) if isinstance(clips, int) else self._named(clips)
+        self.shown = min(rows, len(self.shots), AT_ONCE)
         self.scores = Scores(steps)
+
+    def _spread(self, count: int) -> list[Shot]:
+        """Return so many clips at even distances, of those that are long enough; and count those that are not."""
+        lengths = [self.collection.sample(n).length for n in range(len(self.collection))]
+        enough = [n for n, length in enumerate(lengths) if length > self.observe]
+        self.short = len(lengths) - len(enough)
+        if not enough:
+            raise DataError(f"observe {self.observe} is not allowed; the longest clip has {max(lengths)} frames")
+        return [Shot(enough[n]) for n in np.unique(np.linspace(0, len(enough) - 1, count).round().astype(int))]
+
+    def _named(self, names: Sequence[str]) -> list[Shot]:
+        shots = named_clips(self.collection, names, self.collection.split_of(0), spans=False)
+        for name, shot in zip(names, shots, strict=True):
+            left = self.collection.sample(shot.clip).length - (shot.first or 0)
+            if left <= self.observe:
+                raise DataError(
+                    f"clip {name} has {left} frames there; {self.observe} are observed, and one must follow"
+                )
+        return shots
 
     @property
     def keys(self) -> list[str]:
-        """The scored clips' keys; the first `shown` are shown."""
-        return [self.collection.sample(clip).key for clip in self.clips]
+        """The scored clips, `KEY:FRAME` where one does not begin at its first frame; the first `shown` are shown."""
+        named = ((self.collection.sample(shot.clip).key, shot.first) for shot in self.shots)
+        return [f"{key}:{first + 1}" if first else key for key, first in named]
 
     @property
     def splits(self) -> list[str]:
         """The splits that the scored clips are of."""
-        return sorted({self.collection.split_of(clip) for clip in self.clips})
+        return sorted({self.collection.split_of(shot.clip) for shot in self.shots})
 
     def moments(self, progress: Progress) -> Iterator[tuple[int, list[Frames | None], list[Frames]]]:
         """Yield each time with the truth and the prediction of the shown clips; both are the observed frame at first.
 
         Memory does not grow with the steps. All clips are scored when it has ended.
         """
-        progress.start("predicting", self.steps * len(self.clips), "frames")
+        progress.start("predicting", self.steps * len(self.shots), "frames")
         try:
-            for first in range(0, len(self.clips), AT_ONCE):
-                part = self.clips[first : first + AT_ONCE]
+            for first in range(0, len(self.shots), AT_ONCE):
+                part = self.shots[first : first + AT_ONCE]
                 for time, true, predicted in self._together(part):
                     if time >= self.observe:
                         progress.advance(len(part))
@@ -223,21 +258,24 @@ class Prediction:
         finally:
             progress.stop()
 
-    def _together(self, clips: Sequence[int]) -> Iterator[tuple[int, list[Frames | None], list[Frames]]]:
+    def _together(self, shots: Sequence[Shot]) -> Iterator[tuple[int, list[Frames | None], list[Frames]]]:
         """Predict some clips at once, score them, and yield as `moments`."""
-        truth = Truth(self.collection, clips, self.cyclic)
-        observed = np.stack([truth.frames[clip][: self.observe] for clip in clips])
+        truth = Truth(self.collection, [shot.clip for shot in shots], self.cyclic)
+        begins = [(shot.clip, shot.first or 0) for shot in shots]
+        observed = np.stack([truth.frames[clip][first : first + self.observe] for clip, first in begins])
         for time in range(self.observe):
             yield time, list(observed[:, time]), list(observed[:, time])
         for step, predicted in enumerate(predicted_frames(self.model, self.predictor, observed, self.steps)):
-            true = [truth.at(clip, self.observe + step) for clip in clips]
+            true = [truth.at(clip, first + self.observe + step) for clip, first in begins]
             for row, frame in enumerate(true):
                 self.scores.add(step, frame, predicted[row], observed[row, -1])
             yield self.observe + step, true, list(predicted)
 
     def report(self) -> PredictReport:
         """Return the scores, once all moments were seen."""
-        return PredictReport(self.keys, self.observe, [self.scores.row(step) for step in range(self.steps)])
+        return PredictReport(
+            self.keys, self.weights.step, self.observe, [self.scores.row(step) for step in range(self.steps)]
+        )
 
     def made_from(self, run: Path) -> dict[str, Any]:
         """Return what the scores depend on."""
@@ -281,13 +319,14 @@ def write_prediction(
     out: Path,
     observe: int | None = None,
     steps: int = 100,
-    clips: int = 64,
-    rows: int = 5,
+    clips: int | Sequence[str] = 64,
+    rows: int | None = None,
     at: Sequence[int] = (),
     fps: float = 10,
     metrics: Path | None = None,
     device: str = "auto",
     progress: Progress | None = None,
+    checkpoint: str = "last",
 ) -> PredictReport:
     """Predict held-out clips, write truth and prediction as a movie or a picture, and score every step.
 
@@ -299,13 +338,14 @@ def write_prediction(
         out: a `.gif` or `.mp4`, or a `.png` of some steps.
         observe: frames that are observed; None: as many as the predictor was trained on.
         steps: predicted ones.
-        clips: how many held-out clips are scored.
-        rows: how many of them are shown.
+        clips: how many held-out clips are scored, or their names.
+        rows: how many of them are shown; None: all that are named, or 5.
         at: steps that a `.png` shows, from 1; empty: about a dozen, denser at first.
         fps: frames of a second of a movie.
         metrics: JSON file for the scores.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         progress: told of each predicted frame.
+        checkpoint: of the run, `last`, `best` or a step.
 
     Raises:
         ValueError: for values that are not allowed, or a run without predictor.
@@ -315,7 +355,7 @@ def write_prediction(
     if not 0 < fps <= 50:
         raise DataError(f"fps {fps} is not allowed; it must lie in (0, 50]")
     progress = progress or Silent()
-    prediction = Prediction(run, held_out(shards), device, observe, steps, clips, rows)
+    prediction = Prediction(run, held_out(shards), device, observe, steps, clips, rows, checkpoint)
     if prediction.short:
         count = len(prediction.collection)
         progress.note(f"{prediction.short} of {count} clips have no frame after {prediction.observe} observed ones")
@@ -325,7 +365,8 @@ def write_prediction(
     if out.suffix == ".png":
         save_png(out, contact_sheet(stream, prediction.keys, prediction.observe, at or moments(steps)))
     else:
-        pages = (movie_page(*moment, prediction.observe, prediction.steps) for moment in stream)
+        shown = prediction.keys[: prediction.shown]
+        pages = (movie_page(*moment, prediction.observe, prediction.steps, shown) for moment in stream)
         (save_gif if out.suffix == ".gif" else save_mp4)(out, pages, fps)
     report = prediction.report()
     if metrics is not None:

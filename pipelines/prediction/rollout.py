@@ -30,34 +30,56 @@ from drnet.predictor import PosePredictor
 FOLDER = "predictor"  # of a run folder
 
 
-def load_predictor(run: Path, device: str = "cpu") -> PosePredictor:
-    """Return the predictor that was trained on a run's newest weights, in evaluation mode.
+def load_predictor(run: Path, device: str = "cpu", weights: Checkpoint | None = None) -> PosePredictor:
+    """Return the predictor that was trained on some weights of a run, in evaluation mode.
 
     Args:
         run: the run folder of the DrNet; the predictor is a run in its folder `predictor`.
         device: where it goes.
+        weights: the run's checkpoint that was chosen; None: it is always the newest.
 
     Raises:
         RunError: where there is none, or it was trained on other weights of the run.
     """
-    folder, weights = run / FOLDER, choose_checkpoint(run)
+    folder = run / FOLDER
     if not (folder / CONFIG).exists() or latest_checkpoint(folder) is None:
         raise RunError(f"{run}: has no predictor yet; train one with `drnet train-predictor {_word(run)} --shards S`")
-    check_belongs(run, read_config(folder), weights)
+    check_belongs(run, read_config(folder), weights or choose_checkpoint(run), choosable=weights is not None)
     return cast(PosePredictor, load_run(folder, device, kinds=("predictor",))[0])
 
 
-def check_belongs(run: Path, config: Mapping[str, Any], weights: Checkpoint) -> None:
-    """Raise RunError where a predictor's settings are not those of one trained on some weights of a run."""
+def check_belongs(run: Path, config: Mapping[str, Any], weights: Checkpoint, choosable: bool = False) -> None:
+    """Raise RunError where a predictor's settings are not those of one trained on some weights of a run.
+
+    Args:
+        run: the run folder of the DrNet.
+        config: of the predictor.
+        weights: of the run.
+        choosable: whether other weights of the run can be chosen instead, with `--checkpoint`.
+    """
     if config["kind"] != "predictor":
         raise RunError(f"{run / FOLDER}: a run of kind {config['kind']}, and no predictor; move it elsewhere")
     origin = config.get("drnet")
     origin = origin if isinstance(origin, Mapping) else {}
-    if origin.get("sha256") != weights.sha256:
-        raise RunError(
-            f"{run / FOLDER}: trained on the run's weights of step {origin.get('step', 'unknown')}, which is now at "
-            f"step {weights.step}; train it anew with `drnet train-predictor {_word(run)} --shards S --anew`"
-        )
+    if origin.get("sha256") == weights.sha256:
+        return
+    step, newest = origin.get("step", "unknown"), latest_checkpoint(run)
+    is_newest = newest is None or newest.sha256 == weights.sha256
+    anew = f"train it anew with `drnet train-predictor {_word(run)} --shards S --anew`"
+    if choosable and _is_there(run, origin):
+        way_out = f"take --checkpoint {step}" + (f", or {anew}" if is_newest else "")
+    else:
+        way_out = anew + ("" if is_newest else " and take --checkpoint last")
+    where = f"which is now at step {weights.step}" if is_newest else f"not of step {weights.step}"
+    raise RunError(f"{run / FOLDER}: trained on the run's weights of step {step}, {where}; {way_out}")
+
+
+def _is_there(run: Path, origin: Mapping[str, Any]) -> bool:
+    """Return whether a run still has the weights that a predictor was trained on."""
+    try:
+        return choose_checkpoint(run, str(origin.get("step"))).sha256 == origin.get("sha256")
+    except RunError:
+        return False
 
 
 def _word(path: Path) -> str:

@@ -22,7 +22,6 @@ from drnet.pipelines.run import (
     CONFIG,
     RUN_FORMAT,
     Checkpoint,
-    cut_metrics,
     data_error_if_size_differs,
     latest_checkpoint,
     load_run,
@@ -33,6 +32,7 @@ from drnet.pipelines.run import (
 from drnet.pipelines.source import Collection, open_shards
 from drnet.pipelines.train import choose_device, describe, make_trainer, restore
 from drnet.pipelines.training.loop import Logging, Loop
+from drnet.pipelines.training.session import cut_metrics
 from drnet.pipelines.training.writers import check_wandb
 from drnet.predictor import PosePredictor, PredictorConfig
 from drnet.trainer import TrainConfig
@@ -208,6 +208,8 @@ class WindowFeed:
         config: batch size and seed.
         device: where the features are.
     """
+
+    lighter = "a smaller --batch-size"
 
     def __init__(self, features: Encoded, windows: Windows, config: TrainConfig, device: torch.device) -> None:
         self.features, self.windows, self.config, self.device = features, windows, config, device

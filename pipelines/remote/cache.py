@@ -85,12 +85,15 @@ class Entry:
                 self.path.parent.rmdir()
         self._holding.close()
 
-    def content(self, pauses: Sequence[float] = PATIENT, give_up: Callable[[], None] = lambda: None) -> Path:
+    def content(
+        self, pauses: Sequence[float] = PATIENT, give_up: Callable[[], None] = lambda: None, ask: bool = False
+    ) -> Path:
         """Return the local file with the URL's content, whole and checked, downloading it where it must be.
 
         Args:
             pauses: see `download`.
             give_up: see `reserve`.
+            ask: ask the server whether it still is this version, though the hash is known.
 
         Raises:
             NotThere: where the URL names no file.
@@ -98,11 +101,16 @@ class Entry:
             DataError: where it cannot be read, or its content is not the one with `sha256`.
         """
         note = self._intact()
-        if note is not None and self.sha256:
+        if note is not None and self.sha256 and not ask:
             return self.path
         with contextlib.suppress(Unchanged):
             self._receive(note.version if note else "", pauses, give_up)
         return self.path
+
+    def is_known(self) -> bool:
+        """Whether the file is there, and the server can be asked whether it still is this version."""
+        note = self._intact()
+        return note is not None and bool(note.version)
 
     def sidecar(self) -> Sidecar:
         """Return the sidecar of a shard that is there; one that is damaged or of another shard is fetched once more."""

@@ -33,6 +33,10 @@ class Refused(DataError):  # noqa: N818
     """A URL's server answers that it will not give the file; of one that is not there, some say just this."""
 
 
+class OtherContent(DataError):  # noqa: N818
+    """A URL's content is not the one that is listed, or none that anybody stored: a web page."""
+
+
 @dataclass(frozen=True)
 class Download:
     """What was downloaded. `version` tells it from later content of the same URL; empty where the server says none."""
@@ -64,7 +68,8 @@ def download(
         Unchanged: where the file still is of `version`.
         NotThere: where the URL names no file.
         Refused: where the server does not want to give it.
-        DataError: where it cannot be read, or its content is not the one with `sha256`.
+        OtherContent: where its content is not the one with `sha256`.
+        DataError: where it cannot be read.
     """
     writer, failures, second = _Writer(url, file, bool(sha256), room), 0, False
     while True:
@@ -83,7 +88,7 @@ def download(
         if not fault:
             return writer.result()
         if second:
-            raise DataError(f"{shown(url)}: {fault}")
+            raise OtherContent(f"{shown(url)}: {fault}")
         second = True
         writer.restart()
 

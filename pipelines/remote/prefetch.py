@@ -5,7 +5,6 @@ next window's while the current one is being read; what is open stays in the cac
 """
 
 import contextlib
-import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from drnet.pipelines.plan import WINDOW, Plan
-from drnet.pipelines.remote.room import DEFAULT_LIMIT, LIMIT, parse_size
+from drnet.pipelines.remote.room import limit
 from drnet.pipelines.remote.urls import is_url
 from drnet.pipelines.source import Collection
 
@@ -70,7 +69,7 @@ class _Ahead:
         """Return how many shards to be ahead."""
         if not self._size:
             return self.shards  # none is there yet
-        fit = parse_size(os.environ.get(LIMIT) or DEFAULT_LIMIT) // self._size
+        fit = limit() // self._size
         return max(0, min(self.shards, fit - WINDOW))
 
     def _work(self) -> None:

@@ -36,6 +36,11 @@ def parse_size(text: str, what: str = LIMIT) -> int:
     return int(float(number) * (1024 if binary else 1000) ** _UNITS[unit.lower()])
 
 
+def limit() -> int:
+    """Return the most bytes that the cache may have."""
+    return parse_size(os.environ.get(LIMIT) or DEFAULT_LIMIT)
+
+
 def size_text(size: float) -> str:
     """Return a size for people."""
     for unit in ("B", "kB", "MB", "GB"):
@@ -113,22 +118,22 @@ def reserve(root: Path, file: BinaryIO, size: int, url: str, give_up: Callable[[
         DataError: where it is larger than the cache may be, or the disk is too full.
     """
     with held(root / LOCK):
-        limit = parse_size(os.environ.get(LIMIT) or DEFAULT_LIMIT)
-        if size > limit:
+        most = limit()
+        if size > most:
             raise DataError(
-                f"{url}: its {size_text(size)} do not fit into the cache of {size_text(limit)}; set {LIMIT} higher"
+                f"{url}: its {size_text(size)} do not fit into the cache of {size_text(most)}; set {LIMIT} higher"
             )
         need = size - os.fstat(file.fileno()).st_size
-        if _too_much(root, need, limit):
+        if _too_much(root, need, most):
             give_up()
-            _too_much(root, need, limit)
+            _too_much(root, need, most)
         if (short := _disk_short(root, need)) > 0:
             raise DataError(
                 f"{url}: the disk of {root} needs {size_text(short)} more, 5% left free; empty it, or set DRNET_CACHE"
             )
         if size:
             file.truncate(size)
-        return size or limit
+        return size or most
 
 
 def _disk_short(root: Path, need: int) -> float:

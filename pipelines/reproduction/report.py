@@ -1,28 +1,33 @@
 """All results on one page that needs nothing but its folder: pictures, movies, tables with the paper's numbers beside."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from drnet.pipelines.files import write_whole
 from drnet.pipelines.looking import page
 from drnet.pipelines.reproduction.experiments import EXPERIMENTS, Experiment
-from drnet.pipelines.reproduction.result import NO_NUMBER, read_result
+from drnet.pipelines.reproduction.result import NO_NUMBER, RESULT, read_result
+from drnet.pipelines.reproduction.scales import PAPER
+from drnet.pipelines.reproduction.workshop import seconds_of
 
 PAGE = "index.html"
+REMARKS = "remarks.txt"  # beside an experiment's pictures: what is wrong with them, by whoever has looked at them
 MOVIE = ".mp4"
+TEXT_WIDTH = 960  # pixels: wider pictures leave the column of the text
+DRAWING = "drawing and scoring"
 
 
-def write_report(out: Path) -> None:
+def write_report(out: Path, scale: str) -> None:
     """Write `index.html` of what is in a folder of results; what is not there yet is named with its command."""
     found = {experiment.id: read_result(out / experiment.id) for experiment in EXPERIMENTS}
     done = [result for result in found.values() if result and result["state"] == "done"]
-    scales = sorted({result["scale"] for result in found.values() if result})
     parts = [
         page.paragraph(
             "Denton and Birodkar, Unsupervised Learning of Disentangled Representations from Video (2017), reproduced. "
-            f"{len(done)} of {len(EXPERIMENTS)} figures and tables are done"
-            + (f", at scale {', '.join(scales)}." if scales else ".")
+            f"{len(done)} of {len(EXPERIMENTS)} figures and tables are done, at scale {scale}. {time_of(out, done)}"
         ),
         page.contents([(one.id, f"{one.where}: {one.title}", f"({told_of(found[one.id])})") for one in EXPERIMENTS]),
     ]
@@ -31,7 +36,7 @@ def write_report(out: Path) -> None:
     if numbers := [row for result in done for row in judged(result)]:
         parts += [page.heading("Our numbers beside the paper's"), page.table(COLUMNS, numbers)]
     for experiment in EXPERIMENTS:
-        parts += section(experiment, found[experiment.id])
+        parts += section(experiment, found[experiment.id], out, scale)
     write_whole(out / PAGE, page.page("DrNet, reproduced", parts))
 
 
@@ -70,28 +75,87 @@ def data_of(result: Mapping[str, Any]) -> str:
     return data["what"] + (f" (in place of {data['stands_for']})" if data["stands_for"] else "")
 
 
-def section(experiment: Experiment, result: Mapping[str, Any] | None) -> list[str]:
+def time_of(out: Path, done: Sequence[Mapping[str, Any]]) -> str:
+    """Return how long everything has taken, over all calls, as a sentence; empty where nothing was timed."""
+    parts = {"data": 0.0, "runs": 0.0, "features": 0.0}
+    for part, seconds in seconds_of(out).items():
+        parts[part.partition("/")[0]] += seconds
+    drawn = sum(result["seconds"].get(DRAWING, 0.0) for result in done)
+    named = {"building": parts["data"], "training": parts["runs"] + parts["features"], DRAWING: drawn}
+    total = sum(named.values())
+    each = ", ".join(f"{name} {seconds / 60:,.1f}" for name, seconds in named.items())
+    return f"All of it took {total / 60:,.1f} minutes: {each}." if total else ""
+
+
+def effort_of(experiment: Experiment, result: Mapping[str, Any]) -> str:
+    """Return how far the training falls short of the full protocol, as a sentence; empty where it does not."""
+    plans = [PAPER.plan(need.role, need.variant) for need in experiment.needs]
+    steps, full = sorted({run["step"] for run in result["runs"]}), max(plan.steps for plan in plans)
+    if steps[-1] >= full:
+        return ""
+    told = f"{steps[0]:,}" + (f" to {steps[-1]:,}" if len(steps) > 1 else "")
+    words = [f"At {result['scale']}: {told} steps of training, where the full protocol has {full:,}"]
+    if {run["preset"] for run in result["runs"]} - {plan.preset for plan in plans}:
+        words.append("by smaller presets")
+    if result["data"]["stands_for"]:
+        words.append(f"on what stands in for {result['data']['stands_for']}")
+    elif not result["data"]["whole"]:
+        words.append("on a part of the data")
+    expected = ": expect blur in frames, and numbers far from the paper's" if steps[-1] < full / 10 else ""
+    return ", ".join(words) + expected + "."
+
+
+def remarks_of(folder: Path) -> list[str]:
+    """Return what somebody who looked at an experiment's pictures wrote of them, or that nobody has."""
+    path = folder / REMARKS
+    lines = path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
+    if not lines:
+        return [page.small(f"What is wrong with the pictures: not said yet; {folder.name}/{REMARKS} is shown here.")]
+    older = path.stat().st_mtime < (folder / RESULT).stat().st_mtime
+    since = " (said before they were drawn again)" if older else ""
+    return [page.paragraph(f"What is wrong with the pictures{since}: {line}") for line in lines.splitlines() if line]
+
+
+def is_wide(path: Path) -> bool:
+    """Return whether a picture is wider than the text's column."""
+    try:
+        with Image.open(path) as image:
+            return image.width > TEXT_WIDTH
+    except OSError:  # it is not there: the page shows its caption
+        return False
+
+
+def section(experiment: Experiment, result: Mapping[str, Any] | None, out: Path, scale: str) -> list[str]:
     """Return an experiment's part of the page."""
+    folder = out / experiment.id
     parts = [
         page.heading(f"{experiment.where}: {experiment.title}", experiment.id),
         page.paragraph(f"In the paper: {experiment.claim}"),
     ]
     if result is None:
-        return [*parts, page.paragraph(f"Not run yet: drnet reproduce {experiment.id}")]
+        return [
+            *parts,
+            page.paragraph(f"Not run yet: drnet reproduce {experiment.id} --scale {scale} --out {out.name}"),
+        ]
+    command = [page.commands([result["command"]])] if "command" in result else []
     if result["state"] != "done":
-        return [*parts, page.paragraph(f"{str(result['state']).capitalize()}: {result['error']}")]
+        return [*parts, page.paragraph(f"{str(result['state']).capitalize()}: {result['error']}"), *command]
     clips = ", ".join(f"{count:,} {split}" for split, count in result["data"]["clips"].items())
-    parts.append(page.paragraph(f"Data: {data_of(result)}; clips: {clips}."))
+    parts.append(page.paragraph(f"Data: {data_of(result)}; clips: {clips}. {effort_of(experiment, result)}"))
     for picture in result["pictures"]:
-        source = f"{experiment.id}/{picture['file']}"
-        show = page.movie if source.endswith(MOVIE) else page.picture
-        parts.append(show(source, picture["caption"]))
+        source, caption = f"{experiment.id}/{picture['file']}", picture["caption"]
+        movie = source.endswith(MOVIE)
+        parts.append(page.movie(source, caption) if movie else page.picture(source, caption, is_wide(out / source)))
+    if result["pictures"]:
+        parts += remarks_of(folder)
     if result["numbers"]:
         parts.append(page.table(COLUMNS[:-1], [[row["name"], *cells(row)] for row in result["numbers"]]))
     for table in result["tables"]:
         parts += [page.paragraph(table["title"]), page.table(table["columns"], table["rows"])]
+        legend = [f"{name}: {words}" for name, words in table.get("legend", {}).items()]
+        parts += [page.small("; ".join(legend) + ".")] if legend else []
     parts += [page.small(note) for note in (*result["data"]["notes"], *result["notes"])]
-    return [*parts, *map(page.small, origin(result))]
+    return [*parts, *map(page.small, origin(result)), *command]
 
 
 def origin(result: Mapping[str, Any]) -> list[str]:

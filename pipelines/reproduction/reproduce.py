@@ -7,10 +7,12 @@ OUT/
   seconds.json              how long each part has taken
   index.html                everything on one page
 
-An experiment is drawn again where anything that it is made from has changed; else it is kept. What fails is told at
+An experiment is drawn again where anything that it is made from has changed, or where that is asked for; else it is
+kept. What fails is told at
 the end and in the page, and does not keep the others from being made.
 """
 
+import shlex
 import threading
 import time
 import traceback
@@ -89,6 +91,7 @@ def reproduce(
     workers: int = 2,
     progress: Progress | None = None,
     stoppable: Stoppable = never_stopped,
+    again: bool = False,
 ) -> Reproduction:
     """Make experiments, each continued where an earlier call in the same folder was stopped.
 
@@ -101,6 +104,7 @@ def reproduce(
         workers: processes that build.
         progress: told of everything.
         stoppable: entered while it trains; when the event it gives is set, training ends with a checkpoint.
+        again: whether what is there is drawn and scored anew, too, from the data and runs that are there.
 
     Raises:
         ValueError: for ids, scales, folders and devices that are not allowed.
@@ -117,11 +121,12 @@ def reproduce(
         try:
             for number, experiment in enumerate(experiments, 1):
                 progress.note(f"[{number}/{len(experiments)}] {experiment.id}: {experiment.title}")
-                found.ended.append(_ended(experiment, shop))
-                write_report(out)
+                found.ended.append(_ended(experiment, shop, again))
+                write_report(out, wanted.name)
         except Halted:
             found.stopped = True
-            write_report(out)
+        finally:  # however it ends: a build or a drawing that is interrupted raises
+            write_report(out, wanted.name)
     return found
 
 
@@ -142,15 +147,15 @@ def report(out: Path) -> Path:
     """Write the page of what is there, and return its path; raises DataError where there are no results."""
     if not (out / NOTE).exists():
         raise DataError(f"{out}: no results here; `drnet reproduce all --out {out}` makes them")
-    write_report(out)
+    write_report(out, str(read_json(out / NOTE, "what the folder is of", "choose another --out").get("scale")))
     return out / PAGE
 
 
-def _ended(experiment: Experiment, shop: Workshop) -> Ended:
+def _ended(experiment: Experiment, shop: Workshop, again: bool) -> Ended:
     """Make an experiment; whatever fails in it is told and written down, and ends nothing else."""
     folder = shop.out / experiment.id
     try:
-        made = _make(experiment, shop)
+        made = _make(experiment, shop, again)
     except Halted:
         raise
     except Exception as error:
@@ -167,29 +172,29 @@ def _ended(experiment: Experiment, shop: Workshop) -> Ended:
 
 def _about(experiment: Experiment, shop: Workshop) -> dict[str, Any]:
     """Return what every result says."""
+    words = ["drnet", "reproduce", experiment.id, "--scale", shop.scale.name, "--out", str(shop.out)]
+    if shop.root is not None:
+        words += ["--data-root", str(shop.root)]
     return {
         "id": experiment.id,
         "title": experiment.title,
         "where": experiment.where,
         "scale": shop.scale.name,
+        "command": shlex.join(words),
         "versions": versions(*MATTER),
     }
 
 
-def _make(experiment: Experiment, shop: Workshop) -> Ended:
+def _make(experiment: Experiment, shop: Workshop, again: bool) -> Ended:
     folder, before = shop.out / experiment.id, read_result(shop.out / experiment.id)
     data = _data(experiment, shop)
     runs = [run for need in experiment.needs for run in _runs(need, shop)]
     facts = [facts_of(run, shop.out) for run in runs]
     about = _about(experiment, shop) | {"data": data, "runs": facts}
-    used = {
-        "data": data["build"],
-        "runs": facts,
-        "settings": _settings(shop.scale),
-        "versions": versions(*MATTER),
-    }
+    settings = _settings(shop.scale)
+    used = {"data": data["build"], "runs": facts, "settings": settings, "versions": versions(*MATTER)}
     inputs = sha256_of(canonical_json(used))
-    if before is not None and _is_whole(folder, before, inputs):
+    if not again and before is not None and _is_whole(folder, before, inputs):
         return Ended(experiment.id, "kept", tuple(map(line_of, before["numbers"])))
     folder.mkdir(parents=True, exist_ok=True)
     made = Made(folder, experiment.by_name(), why_unjudged(shop.scale, data))
@@ -204,6 +209,7 @@ def _make(experiment: Experiment, shop: Workshop) -> Ended:
         | {
             "state": "done",
             "inputs": inputs,
+            "settings": settings,
             "seeds": sorted({fact["seed"] for fact in facts}),
             "pictures": made.pictures,
             "tables": made.tables,

@@ -29,6 +29,7 @@ class Claim:
         tolerance: in the number's own unit.
         digits: behind the decimal point.
         missing: whether it is of a method that this project has not.
+        why: a reason not to judge it, however much is trained.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Claim:
     tolerance: float = 0.0
     digits: int = 1
     missing: bool = False
+    why: str = ""
 
     def holds(self, ours: float) -> bool:
         """Return whether our number passes."""
@@ -64,7 +66,7 @@ class Made:
     folder: Path
     claims: Mapping[str, Claim]
     unjudged: str
-    pictures: list[dict[str, str]] = field(default_factory=list)
+    pictures: list[dict[str, Any]] = field(default_factory=list)
     tables: list[dict[str, Any]] = field(default_factory=list)
     numbers: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -72,16 +74,28 @@ class Made:
     def figure(self, name: str, figure: Figure, caption: str, fps: float = 10) -> dict[str, Any]:
         """Write a figure or a movie; returns the numbers that it shows."""
         write_figure(self.folder / name, figure, fps)
-        self.picture(name, caption)
+        self.picture(name, caption, figure.numbers)
         return figure.numbers
 
-    def picture(self, name: str, caption: str) -> None:
-        """Tell of a picture or movie that was written."""
-        self.pictures.append({"file": name, "caption": caption})
+    def picture(self, name: str, caption: str, numbers: Mapping[str, Any] | None = None) -> None:
+        """Tell of a picture or movie that was written, and of what it shows."""
+        self.pictures.append({"file": name, "caption": caption} | ({"numbers": dict(numbers)} if numbers else {}))
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Tell of a table of texts."""
-        self.tables.append({"title": title, "columns": list(columns), "rows": [list(row) for row in rows]})
+    def table(
+        self,
+        title: str,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        legend: Mapping[str, str] | None = None,
+    ) -> None:
+        """Tell of a table of texts; `legend`: what its rows or columns are, by their names."""
+        body = {"title": title, "columns": list(columns), "rows": [list(row) for row in rows]}
+        self.tables.append(body | {"legend": dict(legend or {})})
+
+    def note(self, line: str) -> None:
+        """Tell a reader something, once."""
+        if line not in self.notes:
+            self.notes.append(line)
 
     def number(self, name: str, ours: float | None, digits: int = 1) -> None:
         """Put a number beside the paper's claim of its name, where there is one."""
@@ -113,7 +127,7 @@ class Made:
         if ours is None:
             return "could not be measured"
         if claim.rule == "none":
-            return "nothing to judge"
+            return f"not judged: {claim.why}" if claim.why else "nothing to judge"
         if self.unjudged:
             return f"not judged{self.unjudged}"
         return "pass" if claim.holds(ours) else "miss"

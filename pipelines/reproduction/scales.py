@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from drnet.datasets.contract import DataError
+from drnet.guess import guess
 from drnet.pipelines.training.loop import Logging
 
 TURNS = {"toys": "turns", "classes": "turns"}  # both roles are trained alike: with small NORB they are the same runs
@@ -159,5 +160,5 @@ SCALES = {scale.name: scale for scale in (TINY, SMALL, PAPER)}
 def scale_of(name: str) -> Scale:
     """Return a scale by name; raises DataError in one line where there is none."""
     if name not in SCALES:
-        raise DataError(f"scale {name!r} is not known; there are {', '.join(SCALES)}")
+        raise DataError(f"scale {name!r} is not known{guess(name, SCALES)}; there are {', '.join(SCALES)}")
     return SCALES[name]

@@ -101,7 +101,7 @@ class Workshop:
 
     def seconds(self, *parts: str) -> dict[str, float]:
         """Return how long parts have taken, over all calls; `parts` are their paths below the folder."""
-        kept = self._seconds()
+        kept = seconds_of(self.out)
         return {part: kept[part] for part in parts if part in kept}
 
     @contextmanager
@@ -111,14 +111,9 @@ class Workshop:
         try:
             yield
         finally:
-            kept = self._seconds()
+            kept = seconds_of(self.out)
             kept[part] = round(kept.get(part, 0.0) + time.monotonic() - began, 2)
             write_whole(self.out / SECONDS, pretty_json(kept))
-
-    def _seconds(self) -> dict[str, float]:
-        path = self.out / SECONDS
-        found = read_json(path, "the times of parts", "delete it") if path.exists() else {}
-        return {str(name): float(value) for name, value in found.items()} if isinstance(found, dict) else {}
 
     def _run_name(self, role: str, variant: str, seed: int) -> str:
         name = self.chosen(role).name + (f"-{variant}" if variant else "") + (f"-seed{seed}" if seed else "")
@@ -191,6 +186,13 @@ class Workshop:
             if all(found.get(name) == value for name, value in wanted.items()):
                 return
         export_features(run, shards, path, self.device, self.progress)
+
+
+def seconds_of(out: Path) -> dict[str, float]:
+    """Return how long each part of a folder of results has taken, over all calls."""
+    path = out / SECONDS
+    found = read_json(path, "the times of parts", "delete it") if path.exists() else {}
+    return {str(name): float(value) for name, value in found.items()} if isinstance(found, dict) else {}
 
 
 def facts_of(run: Path, out: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from drnet.datasets.contract import SPLITS, DataError, Label
 from drnet.pipelines.fields import HASH, LARGEST, count, harmless, items, objects, short, text
 from drnet.pipelines.files import canonical_json, pretty_json, read_json, sha256_of
+from drnet.pipelines.mistaken import DATA, mistaken
 from drnet.pipelines.shards.codec import CLIP_LIMIT, EXTENSIONS
 from drnet.pipelines.shards.shard import FORMAT, NAME, check_format
 
@@ -125,11 +126,13 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     if not path.exists():
+        if any(folder.glob("*.tar")):
+            raise DataError(f"{path} is missing: the build is not complete; run the same build command again")
+        if found := mistaken(folder, DATA):
+            raise DataError(found)
         if not folder.is_dir():
-            what = "is a file" if folder.exists() else "no such folder"
-            raise DataError(f"{folder}: {what}; give the folder of a data set that `drnet data build` made")
-        hint = "the build is not complete; run the same build command again" if any(folder.glob("*.tar")) else ""
-        raise DataError(f"{path} is missing: {hint or 'this is not a data set built by drnet'}")
+            raise DataError(f"{folder}: no such folder; give the folder of a data set that `drnet data build` made")
+        raise DataError(f"{path} is missing: this is not a data set built by drnet")
     body = read_json(path, "the manifest", AGAIN)
     if not isinstance(body, dict) or "format" not in body:
         raise DataError(f"{path}: this is not a manifest of drnet; {AGAIN}, or give another folder")

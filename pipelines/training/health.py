@@ -112,6 +112,7 @@ REPORTED = {
     "discriminator/bce": f"BCE {{:.3f}} (chance {CHANCE:.3f})",
     "variance/pose": "variance of pose {:.2g}",
     "variance/content": "of content {:.2g}",
+    "participation/content": "in {:.1f} directions",
 }
 
 

@@ -57,6 +57,8 @@ class Logging:
 class Feed(Protocol):
     """Where a model's inputs come from."""
 
+    lighter: str  # what to try where a batch finds no memory on the device
+
     def batches(self, start: int) -> Generator[Any, None, None]:
         """Yield this process's part of every step's batch, from an absolute step on, without end; closing frees it."""
 
@@ -67,7 +69,7 @@ class Feed(Protocol):
         """Return the names of what the whole batch of a step, counted from 0, holds."""
 
     def counted(self) -> Mapping[str, float]:
-        """Return what was left out so far, for the metrics."""
+        """Return what was left out so far, for the metrics; all processes ask at the same step."""
 
 
 class Watch(Protocol):
@@ -159,7 +161,7 @@ class Loop:
             with opened as writers:
                 last = False
                 while not last:
-                    self._step(clock.next_of(batches))
+                    self._step(self._inputs(clock, batches))
                     last = self._last(target, stop)
                     self._record(last, clock, writers)
         except NotFinite as error:
@@ -168,8 +170,17 @@ class Loop:
             batches.close()
             self.progress.stop()
 
-    def _step(self, batch: Any) -> None:
-        inputs = self.feed.inputs(batch)
+    def _inputs(self, clock: Clock, batches: Generator[Any, None, None]) -> tuple[Tensor, ...]:
+        try:
+            return self.feed.inputs(clock.next_of(batches))
+        except torch.OutOfMemoryError:
+            size = self.trainer.config.batch_size
+            raise RunError(
+                f"out of memory on {self.trainer.device} while a batch was brought there, with batch_size {size}; "
+                f"try {self.feed.lighter}; {self._good()}"
+            ) from None
+
+    def _step(self, inputs: tuple[Tensor, ...]) -> None:
         try:
             self.trainer.train_step(*inputs)
         except torch.OutOfMemoryError:
@@ -187,27 +198,29 @@ class Loop:
         return self.trainer.step % AGREE_EVERY == 0 and self.processes.any(stop.is_set())
 
     def _record(self, last: bool, clock: Clock, writers: Writers) -> None:
-        """Write what is due after a step; after the last one of a session, a picture and a checkpoint."""
+        """Write what is due after a step; after the last one of a session all there is, and a checkpoint."""
         every, step = self.logging, self.trainer.step
         saves = last or step % every.checkpoint_every == 0
         logs = step % every.log_every == 0
+        due = step % (every.measure_every or every.checkpoint_every) == 0
+        asks = logs or not self.last  # of a few steps an alarm would be noise, where it was asked for already
         values: dict[str, float] = {}
-        if logs:
-            self.last = self.trainer.take_metrics()  # of all processes together
+        if logs or last:
+            self.last = self.trainer.take_metrics(keep=not logs)  # of all processes together
             values = {**self.last, **clock.take(), **self.feed.counted()}
         if self.processes.first:
-            due = step % (every.measure_every or every.checkpoint_every) == 0
             held_out = self._measured() if due or saves else {}
-            if values or due:  # what stopping adds is no part of the metrics, which are those of a run never stopped
-                writers.scalars(step, {**values, **(held_out if due else {})})
+            if logs or due or last:
+                writers.scalars(step, {**values, **(held_out if due or last else {})})
             report = logs and step % (10 * every.log_every) == 0
-            for line in self.watch.lines(step, {**values, **held_out}, report):
+            for line in self.watch.lines(step, {**(values if asks else {}), **held_out}, report):
                 self.progress.note(line)
             if step % every.sample_every == 0 or last:
                 self._picture(step, writers)
             if saves:
                 writers.flush()
-                self._checkpoint(held_out)
+                added = [*({} if logs else values), *({} if due else held_out)] if last else []
+                self._checkpoint(held_out, added)
         if saves:
             self.processes.wait()
         self.progress.advance(1, **{name.split("/")[-1]: value for name, value in self.last.items() if "loss" in name})
@@ -223,12 +236,15 @@ class Loop:
             save_png(self.run / "samples" / f"{step:08d}.png", picture)
             writers.image(step, "samples", picture)
 
-    def _checkpoint(self, held_out: Mapping[str, float]) -> None:
+    def _checkpoint(self, held_out: Mapping[str, float], added: Sequence[str]) -> None:
         trainer = self.trainer
         trainer.check_finite()
         state = {"step": trainer.step, "samples": trainer.step * trainer.config.batch_size, "data": dict(self.data)}
         state["asked"] = self.asked  # tells `drnet runs` whether it was stopped before that
         state["held_out"] = dict(held_out)
+        state["added"] = list(
+            added
+        )  # dropped from the metrics where the run is continued: they are of one never stopped
         save_checkpoint(self.run, trainer.evaluated, trainer.state(), state)
         name = self.watch.best
         found = None if name is None or name not in held_out else Best(trainer.step, name, held_out[name])

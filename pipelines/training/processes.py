@@ -9,7 +9,7 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -61,6 +61,20 @@ class Processes:
             dist.all_reduce(told, op=dist.ReduceOp.MAX, group=self.control)
         most, least = told.tolist()
         return bool(most == -least)
+
+    def union(self, numbers: Iterable[int]) -> set[int]:
+        """Return the numbers, from 0, of all processes together; all must ask."""
+        own = torch.tensor(sorted(set(numbers)), dtype=torch.int64)
+        most = torch.tensor(len(own))
+        if self.control is None:
+            return set(own.tolist())
+        dist.all_reduce(most, op=dist.ReduceOp.MAX, group=self.control)
+        if not most:
+            return set()
+        padded = torch.cat([own, own.new_full((int(most) - len(own),), -1)])
+        parts = [torch.empty_like(padded) for _ in range(self.count)]
+        dist.all_gather(parts, padded, group=self.control)
+        return set(torch.cat(parts).tolist()) - {-1}
 
     def wait(self) -> None:
         """Wait until all processes are here."""
