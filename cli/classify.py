@@ -105,7 +105,7 @@ def _show(name: str, result: "Result") -> None:
 
     settings = result.settings
     told = f"{name}: {result.label} from {settings['features']}"
-    tested = f"accuracy on {result.rows['test']:,} test rows (in brackets: {spread_text(result)})"
+    tested = f"accuracy on {result.rows['test']:,} test rows ({spread_text(result)})"
     frames = "1 frame" if settings["window"] == 1 else f"{settings['window']} frames"
     facts = f"a row is {frames}, a group one {settings['group']}; always {result.commonest}: {100 * result.chance:.1f}%"
     console.say_table(f"{told}, {tested}; {facts}", POINTS, point_rows(result))

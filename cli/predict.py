@@ -147,8 +147,8 @@ def predict(
     """Predict held-out clips and show truth above, prediction below.
 
     Blue borders are observed frames, orange ones predicted. Beyond a clip's end bouncing digits are drawn again in closed
-    form and whole turns go on at their beginning; other clips are scored as far as they go. Memory does not grow with
-    --steps.
+    form and whole turns go on at their beginning; other clips are scored as far as they go, and a grey place says that
+    they have ended. Memory does not grow with --steps.
 
     Example: drnet predict runs/mnist --shards data/mnist --steps 500 --out movie.gif
     """

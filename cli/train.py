@@ -19,7 +19,7 @@ def train(
         typer.Option(
             metavar="NAME",
             help="The paper's, for a GPU: mnist (64x64), norb (64x64 or 96x96), chairs (64x64), kth, kth-actions and its "
-            "baseline kth-autoencoder (128x128). For a CPU: mnist-small and mnist-medium (32x32), chairs-small, kth-small and its "
+            "baseline kth-autoencoder (128x128). For a CPU: mnist-small, mnist-medium (32x32), chairs-small, kth-small and its "
             "baseline kth-small-autoencoder (64x64).  "
             "[default: the run's own, in a new one mnist]",
         ),

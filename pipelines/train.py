@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from drnet.datasets.contract import DataError
+from drnet.guess import guess
 from drnet.health import evaluating
 from drnet.kinds import KINDS, kind_of
 from drnet.model import DrNet
@@ -231,7 +232,8 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"device {name!r} is not known; supported are auto, cpu, cuda and cuda:N") from None
+        known = guess(name, ("auto", "cpu", "cuda"))
+        raise ValueError(f"device {name!r} is not known{known}; supported are auto, cpu, cuda and cuda:N") from None
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"device {name!r} is not supported; use auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and not torch.cuda.is_available():

@@ -55,6 +55,16 @@ def trained(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+@pytest.fixture(scope="session")
+def reproduced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """The folder of two experiments in miniature and what their call returned; KTH was not at hand; read only."""
+    from small_reproduction import miniature, run
+
+    out = tmp_path_factory.mktemp("reproduced") / "results"
+    with miniature(tmp_path_factory.mktemp("cache")):
+        return out, run(out, "fig3", "table1", "fig7")
+
+
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
     """Run `drnet` with some words, in this process, and return how it ended."""

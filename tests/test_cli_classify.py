@@ -42,7 +42,7 @@ def test_it_prints_tables_and_writes_json_and_pictures(
     out = tmp_path / "new" / "c.json"
     ended = command("classify", files / "drnet.h5", *QUICK, "--seeds", 2, "--out", out)
     assert ended.code == 0, ended.err
-    assert "drnet: action from content, accuracy on 60 test rows (in brackets: each of 2 seeds)" in ended.out
+    assert "drnet: action from content, accuracy on 60 test rows (mean of 2 seeds, each in brackets)" in ended.out
     assert "told walk" in ended.out
     assert ended.out.splitlines()[-2:] == [f"wrote {out}", f"wrote {tmp_path}/new/c-confusion.png"]
     found = json.loads(out.read_text())["results"]["drnet"]

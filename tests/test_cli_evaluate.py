@@ -1,6 +1,7 @@
 """`drnet evaluate`: tables, files, and what is not computed."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,11 @@ def test_tables_are_shown_and_files_written(
     mean = report["frames"]["means"][-1]["psnr"]["copy_last"]["mean"]
     (line,) = [line for line in found.out.split("SSIM")[0].splitlines() if line.startswith("│ copy_last")]
     assert f"{mean:.2f} [" in line
+    head, counts = (
+        next(row for row in found.out.splitlines() if row.startswith(word)) for word in ("┃ PSNR", "│ clips")
+    )
+    assert re.findall(r"step (\d+)", head) == ["1", "5", "10", "12"]
+    assert counts.replace("│", " ").split() == ["clips", *["4"] * 4]
     assert "frames, predicted: not computed: " in found.out
     assert "position error of 8 digits in pixels of 32" in found.out
     assert "64 swaps against the truth" in found.out

@@ -1,13 +1,14 @@
 """`drnet reproduce`: what it says, how it ends."""
 
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from drnet.pipelines.reproduction import reproduce as module
-from drnet.pipelines.reproduction.reproduce import Ended, Reproduction, settle
+from drnet.pipelines.reproduction.reproduce import Ended, Reproduction, reproduce, settle
 from drnet.pipelines.reproduction.result import write_result
 from drnet.pipelines.reproduction.scales import SCALES
 from drnet.pipelines.versions import versions
@@ -83,3 +84,13 @@ def test_a_failure_is_told_at_the_end_and_ends_with_1(
     assert ended.code == 1
     assert "fig3: failed\n  no room" in ended.out
     assert "1 of 2 failed (fig3); the same command tries them again" in ended.err
+
+
+@pytest.mark.parametrize(("words", "again"), [((), False), (("--again",), True)])
+def test_again_is_handed_on(
+    command: Callable[..., Any], out: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], again: bool
+) -> None:
+    asked = list[Any]()
+    monkeypatch.setattr(module, "reproduce", lambda *given: asked.extend(given) or Reproduction(out / "index.html"))
+    assert command("reproduce", "fig5", *words, "--out", out).code == 0
+    assert signature(reproduce).bind(*asked).arguments["again"] is again

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from drnet.autoencoder import Autoencoder, AutoencoderConfig
 from drnet.health import PROBED_CLIPS, batch_statistics, explained, measure
-from drnet.model import DrNet, DrNetConfig
+from drnet.model import DrNet, DrNetConfig, participation
 
 TINY = {"size": 32, "width": 4, "content_dim": 6, "pose_dim": 3, "initialisation": "torch"}
 WITHOUT_CONTENT = {
@@ -187,6 +187,18 @@ def test_vectors_that_know_nothing_of_each_other_explain_nothing() -> None:
     found = measure(Codes(), halves(128), 64)
     assert found["content_from_pose"] < 0.1
     assert found["pose_from_content"] < 0.1
+
+
+def test_vectors_differ_in_as_many_directions_as_their_variance_is_spread_over() -> None:
+    draw = torch.Generator().manual_seed(5)
+    numbers = torch.randn(4096, 8, generator=draw)
+    assert float(participation(numbers)) == pytest.approx(8, rel=0.02)
+    assert float(participation(numbers[:, :1] @ torch.ones(1, 8) + 3)) == pytest.approx(1, abs=1e-4)
+    turned = torch.linalg.qr(torch.randn(8, 8, generator=draw))[0]
+    few = numbers * torch.tensor([2.0, 2, 2, 0, 0, 0, 0, 0])
+    assert float(participation(few)) == pytest.approx(3, rel=0.02)
+    assert float(participation(1e-3 * few @ turned + 1)) == pytest.approx(float(participation(few)), rel=0.01)
+    assert float(participation(torch.ones(16, 8))) == 0
 
 
 def test_vectors_that_are_the_same_explain_each_other() -> None:

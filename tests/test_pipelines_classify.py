@@ -178,7 +178,12 @@ def test_values_that_have_no_interval_worth_the_name_are_told_themselves(values:
 
 def test_what_stands_behind_a_mean_is_named() -> None:
     told = [spread_of(count, "draw") for count in (1, 2, 3)]
-    assert told == ["one draw", "each of 2 draws", "95% interval over 3 draws"]
+    assert told == [
+        "one draw",
+        "mean of 2 draws, each in brackets",
+        "mean of 3 draws, in brackets: its 95% interval",
+    ]
+    assert spread_of(2, "draw", drawn=True) == "mean of 2 draws, each a small hollow mark"
 
 
 def test_the_interval_of_draws_is_over_the_means_of_their_seeds() -> None:

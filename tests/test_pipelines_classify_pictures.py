@@ -67,10 +67,10 @@ def test_a_table_has_an_interval_and_the_rows_of_every_point() -> None:
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"draws": 2}, "each of 2 draws"),
-        ({"draws": 5, "seeds": 2}, "95% interval over 5 draws (means of 2 seeds)"),
-        ({"draws": 1, "seeds": 3}, "95% interval over 3 seeds"),
-        ({"persons": (), "seeds": 2}, "each of 2 seeds"),
+        ({"draws": 2}, "mean of 2 draws, each in brackets"),
+        ({"draws": 5, "seeds": 2}, "mean of 5 draws of 2 seeds, in brackets: its 95% interval"),
+        ({"draws": 1, "seeds": 3}, "mean of 3 seeds, in brackets: its 95% interval"),
+        ({"persons": (), "seeds": 2}, "mean of 2 seeds, each in brackets"),
     ],
     ids=str,
 )
@@ -85,6 +85,7 @@ def test_two_draws_are_points_and_no_bar_that_reaches_from_nothing_to_everything
     blue = (sheet[..., 2] - sheet[..., 0] > 60).any(1)
     drawn = np.flatnonzero(blue[: sheet.shape[0] // 2])  # the legend lies below
     assert 5 < drawn[-1] - drawn[0] < 0.25 * sheet.shape[0]  # 77.5 to 92.5 of 101
+    assert not blue[drawn[0] : drawn[-1]].all()  # marks, and no bar from one to the other
 
 
 def test_a_confusion_matrix_is_shares_and_counts_of_the_classes_there_are() -> None:

@@ -16,10 +16,11 @@ from drnet.pipelines.figures import futures as futures_module
 from drnet.pipelines.figures.beside import runs_beside
 from drnet.pipelines.figures.difference import difference, difference_figure
 from drnet.pipelines.figures.neighbours import neighbours_figure
+from drnet.pipelines.figures.page import Picture, to_picture
 from drnet.pipelines.figures.rollout import rollout_figure
 from drnet.pipelines.figures.scene import Scene, open_scene
 from drnet.pipelines.figures.score import decibels, shown
-from drnet.pipelines.figures.sheet import page_of
+from drnet.pipelines.figures.sheet import Cell, Row, Sheet, page_of
 from drnet.pipelines.run import RunError
 from drnet.pipelines.train import train
 from drnet.predictor import PosePredictor, PredictorConfig
@@ -62,6 +63,41 @@ def test_a_rollout_shows_the_truth_as_far_as_it_goes(turning_scene: Scene, predi
     assert sheet.rows[0].cells[5].words == "clip has ended"
     assert all((frame == clip[1]).all() for frame in frames_of(sheet, 2)[2:])
     assert sheet.mark == 2  # between the observed and the predicted columns
+
+
+def test_more_times_than_fit_side_by_side_go_on_below(turning_scene: Scene, predicting: PosePredictor) -> None:
+    at = [1, 2, 3, 6, 9, 12, 13, 14]
+    options: dict[str, Any] = {"at": at, "steps": BARS, "missing": ["MCNet"]}
+    sheet = only(rollout_figure(turning_scene, ["test-001", "test-002:3"], across=3, **options))
+    plain = only(rollout_figure(turning_scene, ["test-001", "test-002:3"], **options))
+    whole = [[cell.frame for cell in row.cells if cell.frame is not None] for row in plain.rows]
+    of_clip = [row.label for row in sheet.rows].index("MCNet") + 1
+    for number in range(2):
+        rows = sheet.rows[number * of_clip : (number + 1) * of_clip]
+        for label, found in zip(("truth", "DrNet"), whole[3 * number :], strict=False):
+            shown = [cell.frame for row in rows if row.label == label for cell in row.cells if cell.frame is not None]
+            np.testing.assert_array_equal(shown, found)
+        captions = [cell.caption for row in rows for cell in row.cells if cell.caption]
+        assert captions == [f"t = {time}" for time in at]  # each once, where the truth has ended too
+        assert [bool(row.section) for row in rows] == [True] + [False] * (of_clip - 1)
+        assert rows[-1].words == "not implemented yet"
+    assert [row.words for row in sheet.rows if "ended" in row.words] == [
+        "the clip has ended at t = 12",
+        "the clip has ended at t = 10",
+    ]
+    assert page_of(sheet).width < page_of(plain).width
+
+
+def test_a_page_shows_large_frames_smaller_and_its_picture_keeps_their_pixels() -> None:
+    frame = np.random.default_rng(0).integers(0, 255, (128, 128, 1)).astype(np.uint8)
+    page = page_of(Sheet("title", [Row("truth", [Cell(frame, "t = 1")] * 11)], tile=64))
+    assert page.width < 990
+    picture = to_picture(page)
+    assert picture.shape[:2] == (2 * page.height, 2 * page.width)
+    first = next(item for item in page.items if isinstance(item, Picture))
+    y, x = 2 * first.y, 2 * first.x
+    np.testing.assert_array_equal(picture[y : y + 128, x : x + 128, :1], frame)
+    assert (first.width, first.height) == (64, 64)
 
 
 def test_the_truth_of_digits_goes_on_beyond_their_clip(scene: Scene, predicting: PosePredictor) -> None:

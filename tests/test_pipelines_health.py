@@ -132,7 +132,7 @@ class Run:
 @pytest.fixture(scope="module")
 def well(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run that is well."""
-    return Run(built(tmp_path_factory.mktemp("well") / "data")).train()
+    return Run(built(tmp_path_factory.mktemp("well") / "data"), similarity="whitened").train()
 
 
 def assert_told(run: Run, *texts: str) -> None:
@@ -158,6 +158,16 @@ def test_a_content_that_is_constant(well: Run) -> None:
     run = well.broken(lambda model: [p.zero_() for p in model.content_encoder.last.parameters()])
     assert run.metrics["loss/similarity"] == 0  # it looks fine
     assert_told(run, "the content is nearly constant", "try a smaller --alpha")
+
+
+def test_contents_that_lie_on_one_line(well: Run) -> None:
+    run = Run(well.folder, similarity="mean").train()
+    assert run.metrics["variance/content"] == pytest.approx(1, abs=0.1)  # it looks fine
+    assert run.metrics["held_out/reconstruction"] < 0.7 * run.metrics["held_out/mean_frame"]
+    assert run.metrics["participation/content"] < 1.3 < 4 < well.metrics["participation/content"]
+    assert_told(
+        run, "the contents of all clips lie nearly on one line (1.", "try a smaller --alpha", "--similarity whitened"
+    )
 
 
 def test_frames_no_better_than_the_mean_frame(well: Run) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from small_reproduction import ATOM, miniature, run
 
 from drnet.datasets.contract import DataError
 from drnet.pipelines.claim import locked
@@ -22,51 +23,20 @@ from drnet.pipelines.reproduction.reproduce import Reproduction, report, reprodu
 from drnet.pipelines.reproduction.result import Claim, Made, line_of, read_result, why_unjudged
 from drnet.pipelines.reproduction.scales import SCALES, RunPlan, Scale
 from drnet.pipelines.reproduction.sources import Absent, choose
-from drnet.pipelines.training.loop import Logging
 from drnet.presets import preset
-
-SMALLEST: dict[str, Any] = {"width": 4, "batch_size": 8, "precision": "fp32"}
-MINIATURE: dict[str, Any] = {"train": (4, 6), "test": (0,), "elevations": (1,), "lightings": (0,)}
-ATOM = replace(
-    SCALES["tiny"],
-    data={
-        "digits": {"clips": 16, "test_clips": 6, "size": 32, "frames": 8},
-        "chairs": {"clips": 8, "test_clips": 2, "size": 32},
-        "toys": {"size": 32},
-        "classes": {"size": 32},
-        "kth": {"size": 32},
-    },
-    runs={
-        "digits": RunPlan("mnist-small", 4, SMALLEST, predictor=2),
-        "turns": RunPlan("chairs-small", 3, SMALLEST),
-        "turns-beta0": RunPlan("chairs-small", 3, SMALLEST | {"beta": 0.0}),
-    },
-    predictor={"hidden": 8, "batch_size": 8, "observe": 5, "predict": 2},
-    logging=Logging(2, 2, 4),
-    far_digits=6,
-    scored=3,
-    fits=1,
-)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def miniature(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Make the generated toys fewer, and the cache empty before the first fixture."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "MINIATURE", MINIATURE)
-        patch.setenv("DRNET_CACHE", str(tmp_path_factory.mktemp("cache")))
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Make everything small before the first fixture."""
+    with miniature(tmp_path_factory.mktemp("cache")):
         yield
 
 
-def run(out: Path, *ids: str, scale: Scale = ATOM, **more: Any) -> Reproduction:
-    return reproduce(ids, out, scale, device="cpu", workers=1, **more)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Reproduction]:
+@pytest.fixture
+def made(reproduced: tuple[Path, Reproduction]) -> tuple[Path, Reproduction]:
     """Two experiments; KTH is not at hand; read only."""
-    out = tmp_path_factory.mktemp("reproduced") / "results"
-    return out, run(out, "fig3", "table1", "fig7")
+    return reproduced
 
 
 def result(out: Path, name: str) -> dict[str, Any]:
@@ -117,8 +87,10 @@ def test_a_result_says_what_it_was_made_from(made: tuple[Path, Reproduction]) ->
 def test_tiny_puts_numbers_beside_the_papers_and_judges_nothing(made: tuple[Path, Reproduction]) -> None:
     _, found = made
     lines = found.ended[1].lines
-    assert re.fullmatch(r"content, beta 0\.1: paper: 93\.3 / ours: \d+\.\d / not judged at tiny", lines[0])
-    assert lines[-1] == "Mathieu et al. 2016: paper: 86.5 / ours: - / not implemented yet"
+    assert re.fullmatch(
+        r"percent told from content, beta 0\.1: paper: 93\.3 / ours: \d+\.\d / not judged at tiny", lines[0]
+    )
+    assert lines[-1] == "percent told by Mathieu et al. 2016: paper: 86.5 / ours: - / not implemented yet"
     assert not any("pass" in line or "miss" in line for line in lines)
 
 
@@ -225,7 +197,9 @@ def test_the_page_shows_what_there_is_and_names_what_there_is_not(made: tuple[Pa
 
 def test_a_number_in_the_page_is_the_results_own(made: tuple[Path, Reproduction]) -> None:
     out, found = made
-    (ours,) = (row["ours"] for row in result(out, "table1")["numbers"] if row["name"] == "content, beta 0.1")
+    (ours,) = (
+        row["ours"] for row in result(out, "table1")["numbers"] if row["name"] == "percent told from content, beta 0.1"
+    )
     assert f"<td>93.3</td><td>{ours:.1f}</td><td>not judged at tiny</td>" in found.page.read_text()
 
 
@@ -311,6 +285,7 @@ def test_an_original_that_is_of_no_use_is_told(tmp_path: Path) -> None:
         (Claim("a", 60.9, "near", 3), 57.8, "miss"),
         (Claim("a", 60.9, "near", 3), float("nan"), "could not be measured"),
         (Claim("a", 60.9), 60.9, "nothing to judge"),
+        (Claim("a", 60.9, why="its data is not known"), 60.9, "not judged: its data is not known"),
         (Claim("a", 60.9, missing=True), None, "not implemented yet"),
     ],
 )

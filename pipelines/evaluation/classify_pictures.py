@@ -62,12 +62,13 @@ def group_name(result: Result) -> str:
     return str(result.settings["group"])
 
 
-def spread_text(result: Result) -> str:
-    """Return what the brackets behind a mean are: its interval, and over what; or the values, where they are few."""
+def spread_text(result: Result, drawn: bool = False) -> str:
+    """Return over what an accuracy is a mean, and what stands beside it: its interval or, where they are few, the values."""
     draws, seeds, persons = (result.settings[name] for name in ("draws", "seeds", "persons"))
     if not persons or draws == 1:
-        return spread_of(seeds, "seed")
-    return spread_of(draws, "draw") + (f" (means of {seeds} seeds)" if seeds > 1 else "")
+        return spread_of(seeds, "seed", drawn)
+    told = spread_of(draws, "draw", drawn)
+    return told.replace("draws", f"draws of {seeds} seeds") if seeds > 1 else told
 
 
 def save_confusion(path: Path, result: Result, title: str, classifier: str = "network") -> None:
@@ -124,8 +125,8 @@ def save_curve(
     for number, (name, result) in enumerate(results.items()):
         found = [point.accuracy(classifier) for point in result.points]
         mean = 100 * np.array([one.mean for one in found])
-        ends = [(one.low, one.high) if one.low is not None else (min(one.values), max(one.values)) for one in found]
-        low, high = 100 * np.array(ends, float).T
+        low = 100 * np.array([one.mean if one.low is None else one.low for one in found])
+        high = 100 * np.array([one.mean if one.high is None else one.high for one in found])
         shift = 0.008 * (
             number - (len(results) - 1) / 2
         )  # of the width, so that equal points are seen beside each other
@@ -137,17 +138,18 @@ def save_curve(
         )
         for at, one in zip(x, found, strict=True):
             if 1 < len(one.values) < FEW:
-                axes.plot(np.full(len(one.values), at), 100 * np.array(one.values), ".", color=colour, markersize=5)
+                values = 100 * np.array(one.values)
+                axes.plot(np.full(len(values), at), values, mark, color=colour, markersize=4, fillstyle="none")
     for number, (name, value) in enumerate((references or {}).items()):
         axes.axhline(value, color="black", linestyle=("--", "-.", ":")[number % 3], linewidth=1)
         axes.annotate(f"{name} {value:g}%", (0.01, value), xycoords=("axes fraction", "data"), va="bottom", fontsize=7)
     always = f"always {first.commonest}, the most frequent in training"
     axes.axhline(100 * first.chance, color="grey", linestyle=":", linewidth=1, label=always)
     axes.set(xlabel=f"{group_name(first)}s in the training set", ylabel="accuracy on test rows (%)", ylim=(0, 101))
-    axes.set_title(f"{first.label} from {first.settings['features']}; bars: {spread_text(first)}", fontsize=9)
+    axes.set_title(f"{first.label} from {first.settings['features']}; {spread_text(first, drawn=True)}", fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="best")
+    figure.legend(fontsize=8, loc="outside lower center", ncols=2, frameon=False)
     _save(path, figure)
 
 

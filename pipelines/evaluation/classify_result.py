@@ -65,11 +65,19 @@ class Estimate:
         return f" ({', '.join(f'{100 * value:.1f}' for value in self.values)})"
 
 
-def spread_of(count: int, what: str) -> str:
-    """Return what stands behind the mean of some values: `95% interval over 5 draws`, or `each of 2 draws`."""
+def spread_of(count: int, what: str, drawn: bool = False) -> str:
+    """Return what stands beside a mean of some values: `mean of 5 draws, in brackets its 95% interval`.
+
+    Args:
+        count: of the values.
+        what: each is of.
+        drawn: whether it is a picture that is spoken of, and not a text.
+    """
     if count < 2:
         return f"one {what}"
-    return f"each of {count} {what}s" if count < FEW else f"95% interval over {count} {what}s"
+    if count < FEW:
+        return f"mean of {count} {what}s, {'each a small hollow mark' if drawn else 'each in brackets'}"
+    return f"mean of {count} {what}s, {'bars' if drawn else 'in brackets'}: its 95% interval"
 
 
 @dataclass(frozen=True)

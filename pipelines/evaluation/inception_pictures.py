@@ -8,6 +8,8 @@ from typing import Any
 from drnet.pipelines.evaluation.inception import OTHERS, SAME, TRUE
 from drnet.pipelines.files import write_whole
 
+SHIFT = 0.8  # frames, so that bars stand beside each other
+
 
 def save_scores(path: Path, found: Mapping[str, Any]) -> None:
     """Draw the result of `inception` as curves over the offset, with standard errors over clips (Fig. 9).
@@ -24,11 +26,11 @@ def save_scores(path: Path, found: Mapping[str, Any]) -> None:
         there = [(at, one) for at, one in zip(offsets, row, strict=True) if one["windows"] > 1]
         whole = method != TRUE and not method.endswith(SAME)
         axes.errorbar(
-            [at for at, _ in there],
+            [at + SHIFT * whole for at, _ in there],
             [one["score"] for _, one in there],
             [one["error"] or 0.0 for _, one in there],
             label=f"{method}, all windows" if whole else method,
-            color="black" if method == TRUE else "C0",
+            color="black" if method == TRUE else "C1" if whole else "C0",
             linestyle="--" if whole else "-",
             marker="o",
             markersize=4,

@@ -125,7 +125,8 @@ def neighbours_figure(
         "queries": [_told(scene, training, query, number, found) for number, query in enumerate(queries)],
     }
     sheet = _sheet(scene, training, queries, found, numbers["searched"], columns, predictor is not None)
-    sheet = with_notes(sheet, [content_note(here, there, numbers["same_by_both"], len(queries), scene.split)])
+    numbers["content_note"] = content_note(here, there, numbers["same_by_both"], len(queries), scene.split)
+    sheet = with_notes(sheet, [numbers["content_note"]])
     return Figure([sheet], numbers)
 
 

@@ -99,15 +99,14 @@ def _banded(futures: Futures, observed: list[int], predicted: list[int], missing
         for band in bands:
             head = ", ".join(futures.scene.told(shot.clip, shot.first).split("\n")) if band is bands[0] else ""
             true = [replace(true_cell(futures, shot, time), caption=f"t = {time}") for time in band]
-            if all(cell.frame is None for cell in true):
-                said = f"the clip has ended at t = {futures.length(shot)}; below: t = {band[0]} to {band[-1]}"
-                rows.append(Row("truth", words=said, section=head))
-            else:
-                rows.append(Row("truth", true, head, space=not head))
-            for name in futures.names():
+            over = all(cell.frame is None for cell in true)
+            said = f"the clip has ended at t = {futures.length(shot)}" if over else ""
+            rows.append(Row("truth", () if over else true, head, said, space=not head))
+            for name in futures.names() if band[-1] > futures.observe else ():
                 made = [Cell(frames[name, time][number]) if time in predicted else Cell() for time in band]
-                if any(cell.frame is not None for cell in made):
-                    rows.append(Row(name, made))
+                if over and name == futures.names()[0]:
+                    made = [replace(cell, caption=f"t = {time}") for cell, time in zip(made, band, strict=True)]
+                rows.append(Row(name, made))
         rows += [Row(name, words=NOT_YET) for name in missing]
     return Sheet(_title(futures), rows, notes=[_explained(futures), *futures.scene.notes], tile=BAND_TILE)
 

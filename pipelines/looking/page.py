@@ -1,5 +1,6 @@
 """A result as one page: HTML of headings, texts, pictures and tables, without scripts and without anything from elsewhere."""
 
+import re
 from collections.abc import Sequence
 from html import escape
 
@@ -7,15 +8,17 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1b1b1b; }
 h1 { font-size: 1.7rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid #ddd; }
 img, video { max-width: 100%; height: auto; } video { max-height: 90vh; }
-figure { margin: 0 0 1.2rem; } figcaption { color: #555; font-size: .9rem; }
+figure, div.table { width: max-content; min-width: 100%; max-width: calc(100vw - 4rem); transform: translateX(-50%); }
+figure, div.table { margin: 0 0 1.2rem 50%; overflow-x: auto; } figcaption { max-width: 58rem; }
+figcaption { color: #555; font-size: .9rem; }
 table { border-collapse: collapse; font-size: .88rem; } td, th { padding: .25rem .7rem; border-bottom: 1px solid #e4e4e4; }
 td { text-align: right; font-variant-numeric: tabular-nums; } td:first-child, th:first-child { text-align: left; }
-td.whole { text-align: center; color: #555; } div.table { overflow-x: auto; margin-bottom: 1rem; }
-figure.wide { width: max-content; max-width: calc(100vw - 4rem); margin-left: 50%; transform: translateX(-50%); }
+td.whole { text-align: center; color: #555; }
 pre { background: #f5f5f3; padding: .8rem; overflow-x: auto; font-size: .88rem; }
 .small { color: #555; font-size: .8rem; overflow-wrap: anywhere; }
 .numbers { display: flex; gap: 2rem; flex-wrap: wrap; } .numbers b { display: block; font-size: 1.6rem; }
 """
+INTERVAL = re.compile(r"\[[^\]]*\]|\([^)]*\)")
 
 
 def heading(text: str, name: str = "") -> str:
@@ -28,17 +31,10 @@ def paragraph(text: str) -> str:
     return f"<p>{escape(text)}</p>"
 
 
-def picture(source: str, caption: str, wide: bool = False) -> str:
-    """A picture beside the page that is a link to its file, with a caption that also describes it.
-
-    Args:
-        source: its path from the page.
-        caption: in words.
-        wide: whether it may leave the text's column.
-    """
+def picture(source: str, caption: str) -> str:
+    """A picture beside the page that is a link to its file, with a caption that also describes it."""
     shown = f'<a href="{escape(source)}"><img src="{escape(source)}" alt="{escape(caption)}"></a>'
-    kind = ' class="wide"' if wide else ""
-    return f"<figure{kind}>{shown}<figcaption>{escape(caption)}</figcaption></figure>"
+    return f"<figure>{shown}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def movie(source: str, caption: str) -> str:
@@ -68,7 +64,11 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _cells(row: Sequence[str], columns: int) -> str:
     if columns > 2 and len(row) > 1 and row[1] and not any(row[2:]):
         return f'<td>{escape(row[0])}</td><td class="whole" colspan="{columns - 1}">{escape(row[1])}</td>'
-    return "".join(f"<td>{escape(cell)}</td>" for cell in row)
+    return "".join(f"<td>{INTERVAL.sub(_unbroken, escape(cell))}</td>" for cell in row)
+
+
+def _unbroken(interval: re.Match[str]) -> str:
+    return interval[0].replace(" ", "&nbsp;")
 
 
 def numbers(values: Sequence[tuple[str, str]]) -> str:

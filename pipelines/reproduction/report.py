@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from drnet.pipelines.files import write_whole
 from drnet.pipelines.looking import page
 from drnet.pipelines.reproduction.experiments import EXPERIMENTS, Experiment
@@ -16,7 +14,6 @@ from drnet.pipelines.reproduction.workshop import seconds_of
 PAGE = "index.html"
 REMARKS = "remarks.txt"  # beside an experiment's pictures: what is wrong with them, by whoever has looked at them
 MOVIE = ".mp4"
-TEXT_WIDTH = 960  # pixels: wider pictures leave the column of the text
 DRAWING = "drawing and scoring"
 
 
@@ -116,15 +113,6 @@ def remarks_of(folder: Path) -> list[str]:
     return [page.paragraph(f"What is wrong with the pictures{since}: {line}") for line in lines.splitlines() if line]
 
 
-def is_wide(path: Path) -> bool:
-    """Return whether a picture is wider than the text's column."""
-    try:
-        with Image.open(path) as image:
-            return image.width > TEXT_WIDTH
-    except OSError:  # it is not there: the page shows its caption
-        return False
-
-
 def section(experiment: Experiment, result: Mapping[str, Any] | None, out: Path, scale: str) -> list[str]:
     """Return an experiment's part of the page."""
     folder = out / experiment.id
@@ -144,8 +132,7 @@ def section(experiment: Experiment, result: Mapping[str, Any] | None, out: Path,
     parts.append(page.paragraph(f"Data: {data_of(result)}; clips: {clips}. {effort_of(experiment, result)}"))
     for picture in result["pictures"]:
         source, caption = f"{experiment.id}/{picture['file']}", picture["caption"]
-        movie = source.endswith(MOVIE)
-        parts.append(page.movie(source, caption) if movie else page.picture(source, caption, is_wide(out / source)))
+        parts.append((page.movie if source.endswith(MOVIE) else page.picture)(source, caption))
     if result["pictures"]:
         parts += remarks_of(folder)
     if result["numbers"]:

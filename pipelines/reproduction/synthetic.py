@@ -9,7 +9,7 @@ from PIL import Image
 
 from drnet.pipelines.evaluation.classify import ClassifySettings, classify
 from drnet.pipelines.evaluation.classify_pictures import save_confusion
-from drnet.pipelines.evaluation.classify_result import Estimate, Result
+from drnet.pipelines.evaluation.classify_result import Estimate, Result, spread_of
 from drnet.pipelines.evaluation.evaluate import evaluate, save_report
 from drnet.pipelines.evaluation.windows import Which
 from drnet.pipelines.export import load_features
@@ -122,25 +122,26 @@ def table1(shop: Workshop, made: Made) -> None:
             found[name] = _classified(files, which, shop)
             made.number(f"percent told from {name}", 100 * _accuracy(found[name]).mean)
     runs, fits = shop.scale.seeds, shop.scale.fits
-    over = f"{runs} runs, each the mean of {fits} fits" if runs > 1 else f"{fits} fits of one run"
+    over = f"{spread_of(runs, 'run')}; of a run the mean of {fits} fits" if runs > 1 else spread_of(fits, "fit")
     rows = [
         [f"DrNet, beta {beta}{tail}", *(_accuracy(found[f"{which}, beta {beta}"], by).text() for which in FEATURES)]
         for by, tail in (("network", ""), ("logistic", ", logistic regression"))
         for beta, _ in CONDITIONS
     ]
-    rest = next(iter(found.values()))[0]
+    one = next(iter(found.values()))[0]
+    chance = f"{100 * one.chance:.1f}%"
+    rows += [[f"always {one.commonest}, the most frequent in training", chance, chance], [MATHIEU, NOT_YET, ""]]
     made.table(
-        f"accuracy of the category on held-out toys (95% interval over {over})",
+        f"accuracy of the category on {one.rows['test']:,} frames of held-out toys ({over})",
         ["model", "from content", "from pose"],
-        [*rows, [MATHIEU, NOT_YET, ""]],
+        rows,
         {
-            "DrNet": f"the paper's network of {rest.settings['hidden']} hidden units in each layer, on the vectors",
+            "DrNet": f"the paper's network of {one.settings['hidden']} hidden units in each layer, on the vectors",
             "logistic regression": "on the same vectors, beside it",
         },
     )
     _keep(made, found)
-    _draw_confusion(made, found, f"95% over {fits} fits" if fits > 1 else "one fit")
-    made.note(f"always naming the most frequent category is right in {100 * rest.chance:.1f}%")
+    _draw_confusion(made, found, spread_of(fits, "fit"))
     made.note("every fit, its seed, the settings and the counts of the confusion matrices are in table1/classify.json")
     for line in (line for results in found.values() for result in results for line in result.notes()):
         made.note(line)
@@ -176,7 +177,7 @@ def _draw_confusion(made: Made, found: Mapping[str, Sequence[Result]], over: str
     pictures = []
     for name, results in found.items():
         path = made.folder / f"confusion-{name.replace(', beta ', '-beta')}.png"
-        title = f"category from {name}: {results[0].accuracy().text()}\n{over}; percent of each row"
+        title = f"category from {name}: {results[0].accuracy().text()}\n{over}; cells: percent of the row"
         save_confusion(path, results[0], title)
         with Image.open(path) as image:
             pictures.append(np.asarray(image.convert("RGB")))
