@@ -43,13 +43,13 @@ def reproduce(
 ) -> None:
     """Reproduce figures and tables of the paper: build, train, draw, and put numbers beside the paper's.
 
-        Where the paper's data is not at hand something else stands in for it, and the output says so; KTH, which nothing
-        stands in for, is left out. To resume, run the same command again. OUT/index.html shows everything, and what
+    Where the paper's data is not at hand something else stands in for it, and the output says so; KTH, which nothing
+    stands in for, is left out. To resume, run the same command again. OUT/index.html shows everything, and what
     OUT/ID/remarks.txt says of the pictures.
 
-        Example: drnet reproduce all --scale tiny --out results
+    Example: drnet reproduce all --scale tiny --out results
 
-        Example: drnet reproduce report --out results
+    Example: drnet reproduce report --out results
     """
     if "report" in what:
         if len(what) > 1:

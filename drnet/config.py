@@ -9,6 +9,7 @@ from drnet.networks import check_size
 from drnet.settings import check_choices, check_least
 
 Network = Literal["dcgan", "resnet18", "vgg16"]
+FEWEST_UNITS = 8  # that mix content and pose: the norm over one of them leaves nothing, over two their order
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,10 @@ class DrNetConfig:
                 f"skips are not allowed from a content_network {content!r} to a decoder_network "
                 f"{self.decoder_network!r}; both must be dcgan or both vgg16"
             )
-        if self.decoder_mixing < 0 or (self.decoder_mixing and self.decoder_network != "dcgan"):
+        if self.decoder_mixing and (self.decoder_mixing < FEWEST_UNITS or self.decoder_network != "dcgan"):
             raise ValueError(
                 f"decoder_mixing {self.decoder_mixing} is not allowed with decoder_network {self.decoder_network!r}; it is "
-                "a number of units of dcgan, or 0"
+                f"0, or with dcgan {FEWEST_UNITS} units or more"
             )
         if self.content_pooled and (content != "dcgan" or self.skips):
             why = "with skips, which show where things are" if self.skips else f"with content_network {content!r}"

@@ -189,9 +189,9 @@ class DcganDecoder(nn.Module):
         widths = _widths(size, width)[::-1]
         self.mixing = nn.Sequential()
         for _ in range(2 if mixing else 0):
-            self.mixing += nn.Sequential(
-                nn.Conv2d(dim, mixing, 1, bias=False), nn.BatchNorm2d(mixing), nn.LeakyReLU(SLOPE)
-            )
+            # Each vector's own norm: BatchNorm's running one lags behind poses, which vary little.
+            layer = nn.Conv2d(dim, mixing, 1, bias=False)
+            self.mixing += nn.Sequential(layer, nn.GroupNorm(1, mixing), nn.LeakyReLU(SLOPE))
             dim = mixing
         self.skips = len(widths) if skips else 0
         before = widths[0]

@@ -124,7 +124,8 @@ def test_every_network_takes_every_size(size: int) -> None:
             {"reconstruction": "median"},
             r"reconstruction 'median' is not allowed \(did you mean 'mean'\?\); supported are mean, sum",
         ),
-        ({"decoder_mixing": -1}, "decoder_mixing -1 is not allowed with decoder_network 'dcgan'; .* or 0"),
+        ({"decoder_mixing": -1}, "decoder_mixing -1 is not allowed with decoder_network 'dcgan'; it is 0, or"),
+        ({"decoder_mixing": 7}, "decoder_mixing 7 is not allowed with .* or with dcgan 8 units or more"),
         (
             {"decoder_mixing": 8, "decoder_network": "vgg16"},
             "decoder_mixing 8 is not allowed with decoder_network 'vgg16'",

@@ -156,3 +156,14 @@ def test_what_is_hidden_may_lie_anywhere_behind(hiding: DigitScenes) -> None:
 def test_only_bouncing_digits_have_scenes(hiding: DigitScenes) -> None:
     assert digit_scenes(Collection(hiding.collection.places, None)) is None
     assert COLOURS == ("red", "green")
+
+
+def test_chance_is_the_place_of_another_clip_not_of_the_same_one_later(scenes: DigitScenes) -> None:
+    meter = PositionMeter(scenes, [0, 0, 1], [4, 9, 4], [1], ["predicted"])
+    meter_of_one = PositionMeter(scenes, [0, 0], [4, 9], [1], ["predicted"])
+    assert "other_clip" not in meter_of_one.errors
+    truth = np.stack([scenes.frame(clip, start + 1) for clip, start in ((0, 4), (0, 9), (1, 4))])
+    meter.add(np.arange(3), 1, truth, {"predicted": truth})
+    places = [scenes.positions(clip, time) for clip, time in ((0, 5), (0, 10), (1, 5))]
+    away = [np.linalg.norm(places[a] - places[b], axis=1) for a, b in ((2, 0), (2, 1), (0, 2))]
+    np.testing.assert_allclose(meter.errors["other_clip"][:, :, 0], away)

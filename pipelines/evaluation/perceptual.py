@@ -3,6 +3,7 @@
 A file of weights is a state dict, `.safetensors` or PyTorch's own format, which is read without running what is in it.
 """
 
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from drnet.lpips import SMALLEST, Backbone, Lpips
 from drnet.pipelines.evaluation.frames import Metric
 from drnet.pipelines.files import regular_size
 from drnet.pipelines.looking.pictures import Frames
+from drnet.trainer import computing
 
 MOST_BYTES = 1 << 30  # of a file of weights: VGG-16 with its classifier takes 528 MiB
 LONGEST = 100  # frames of a video for FVD: they are kept until the last one has come
@@ -43,7 +45,7 @@ def read_state(path: Path, wanted: str) -> dict[str, Tensor]:
         DataError: where it is no such file.
     """
     try:
-        size = regular_size(path)
+        size = max(regular_size(path), unpacked_size(path))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; give {wanted}") from None
     if size > MOST_BYTES:
@@ -62,21 +64,31 @@ def read_state(path: Path, wanted: str) -> dict[str, Tensor]:
     return tensors
 
 
+def unpacked_size(path: Path) -> int:
+    """Return what the members of a ZIP file, which `torch.save` writes, take unpacked; 0 of another file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(member.file_size for member in archive.infolist())
+    except zipfile.BadZipFile:
+        return 0
+
+
 def fill(network: torch.nn.Module, state: Mapping[str, Tensor], path: Path, wanted: str) -> None:
     """Load a network's tensors, to the last one; tensors that it does not have are left.
 
     Raises:
-        DataError: where one is missing or of another shape.
+        DataError: where one is missing, of another shape, or not finite.
     """
     own = network.state_dict()
-    counters = {
-        name for name in own if name.endswith("num_batches_tracked")
-    }  # old files lack them, and nothing reads them
     for name, value in own.items():
+        if name.endswith("num_batches_tracked"):  # old files lack these counters, and nothing reads them
+            continue
         found = state.get(name)
-        if name not in counters and (found is None or found.shape != value.shape):
+        if found is None or found.shape != value.shape:
             what = "lacks" if found is None else f"has {tuple(found.shape)} for"
             raise DataError(f"{path}: {what} {name} {tuple(value.shape)}; give {wanted}")
+        if not found.isfinite().all():
+            raise DataError(f"{path}: {name} has values that are not finite; give {wanted}")
     network.load_state_dict({name: state.get(name, value) for name, value in own.items()})
     network.requires_grad_(False).eval()
 
@@ -129,10 +141,11 @@ def frechet(first: Floats, second: Floats) -> float:
     """Return the Fréchet distance of the Gaussians with means and covariances of (N, D) and (M, D), N and M at least 2.
 
     The trace of the root of the covariances' product is the sum of the singular values of the centred features' own
-    product, which needs no root of a matrix that may be singular.
+    product, which needs no root of a matrix that may be singular; of more rows than columns, that of their QR factors.
     """
     parts = [(rows - rows.mean(0)) / np.sqrt(len(rows) - 1) for rows in (first, second)]
-    shared = np.linalg.svd(parts[0] @ parts[1].T, compute_uv=False).sum()
+    small = [np.linalg.qr(part, mode="r") for part in parts]
+    shared = np.linalg.svd(small[0] @ small[1].T, compute_uv=False).sum()
     spread = sum(float(np.square(part).sum()) for part in parts)
     return max(0.0, float(np.square(first.mean(0) - second.mean(0)).sum()) + spread - 2 * float(shared))
 
@@ -174,7 +187,8 @@ class VideoDistance:
             part = torch.from_numpy(videos[first : first + AT_ONCE]).to(self.device).movedim(-1, 2).float() / 127.5 - 1
             resized = F.interpolate(part.flatten(0, 1), (SIDE, SIDE), mode="bilinear", align_corners=False)
             part = resized.unflatten(0, part.shape[:2]).movedim(1, 2).expand(-1, 3, -1, -1, -1)
-            found.append(self.network(part).double().cpu().numpy())
+            with computing("fp32"):
+                found.append(self.network(part).double().cpu().numpy())
         return np.concatenate(found)
 
     def report(self) -> dict[str, Any]:
@@ -219,9 +233,9 @@ class Extras:
 
     def __init__(self, lpips: Path | None, fvd: Path | None, device: torch.device) -> None:
         self.device = device
-        self._paths = {"lpips": lpips, "fvd": fvd}
         self._lpips = load_lpips(lpips).to(device) if lpips else None
         self._i3d = load_i3d(fvd).to(device) if fvd else None
+        self._files = {name: (path.name, sha256_file(path)) for name, path in (("lpips", lpips), ("fvd", fvd)) if path}
         self._videos: VideoDistance | None = None
 
     def check(self, frame_shape: Sequence[int]) -> None:
@@ -240,8 +254,9 @@ class Extras:
     @torch.inference_mode()
     def _distance(self, frames: Tensor, truth: Tensor) -> Floats:
         assert self._lpips is not None, "there is a metric only where there are weights"
-        found: Tensor = self._lpips(frames.to(self.device), truth.to(self.device))
-        return found.double().cpu().numpy()
+        with computing("fp32"):
+            found: Tensor = self._lpips(frames.to(self.device), truth.to(self.device))
+            return found.double().cpu().numpy()
 
     def meters(self, lengths: Sequence[int], windows: int) -> list[VideoDistance]:
         """Return what collects videos of some lengths, where there is a network for it."""
@@ -252,11 +267,12 @@ class Extras:
     def report(self) -> dict[str, Any]:
         """Return what was used, and the distances between videos; those between frames are with the other metrics."""
         found: dict[str, Any] = {}
-        for name, path in self._paths.items():
-            if path is None:
-                found[name] = {"not_computed": WAYS[name]}
+        for name, way in WAYS.items():
+            if name not in self._files:
+                found[name] = {"not_computed": way}
                 continue
-            found[name] = {"network": self._network(name), "weights": path.name, "sha256": sha256_file(path)}
+            weights, sha256 = self._files[name]
+            found[name] = {"network": self._network(name), "weights": weights, "sha256": sha256}
             if name == "fvd" and self._videos:
                 found[name] |= self._videos.report()
         return found

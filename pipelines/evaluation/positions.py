@@ -98,7 +98,7 @@ class PositionMeter:
     ) -> None:
         self.scenes, self.clips, self.starts, self.steps = scenes, tuple(clips), tuple(starts), tuple(steps)
         shape = len(clips), len(COLOURS), len(steps)
-        chance = ["middle"] + ["other_clip"] * (len(clips) > 1)
+        chance = ["middle"] + ["other_clip"] * (len(set(clips)) > 1)
         self.errors = {row: np.full(shape, np.nan) for row in (*rows, "truth", *chance)}  # infinite where not found
 
     def add(self, which: NDArray[np.int64], step: int, truth: Frames, shown: Mapping[str, Frames]) -> None:
@@ -123,9 +123,15 @@ class PositionMeter:
         middle = (self.scenes.size - digits.shape[-1]) / 2
         self._add_chance("middle", which, step, np.full((len(which), 2), middle)[:, None] - np.stack(there))
         if "other_clip" in self.errors:
-            others = [(window + 1) % len(self.clips) for window in which]
+            others = [self._of_another_clip(int(window)) for window in which]
             elsewhere = [self.scenes.positions(self.clips[other], self.starts[other] + step) for other in others]
             self._add_chance("other_clip", which, step, np.stack(elsewhere) - np.stack(there))
+
+    def _of_another_clip(self, window: int) -> int:
+        """Return the next window that is of another clip."""
+        count = len(self.clips)
+        following = ((window + away) % count for away in range(1, count))
+        return next(other for other in following if self.clips[other] != self.clips[window])
 
     def _add_chance(self, row: str, which: NDArray[np.int64], step: int, away: NDArray[Any]) -> None:
         """Take (B, 2, 2) differences of places as the errors of a row."""

@@ -20,7 +20,7 @@ GAP = 1.5  # held-out error with running statistics over that with a batch's; go
 CONTENT_LEAK = 0.4  # R2 of content told from the pose; good runs had -.2 to .3, runs without beta .35 to .5
 POSE_LEAK = 0.5  # R2 of the pose told from content; good runs had 0 to .45, runs without alpha .7, of .75 that can be
 POSE_IGNORED = 0.01  # of how far frames should change with the pose; good runs had .1 to .6 after 100 steps
-ONE_DIRECTION = 1.35  # in how many directions training contents differ; KTH with alpha 1 had 1.00 to 1.06, good runs 2.6 to 8
+ONE_DIRECTION = 1.35  # in how many directions training contents differ; KTH with alpha 1 had 1.0, good runs 2.6 to 8
 CONTENT_IGNORED = 0.001  # the same with the content, with a pose held; good runs had .005 to .5 after 400 steps
 
 
