@@ -19,22 +19,16 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of a traine
 Shards = Annotated[str, typer.Option(metavar="S", help="Folder of a data set, pattern of tars, or URL.")]
 Out = Annotated[Path, typer.Option(metavar="F", help="Picture (.png, .svg) or movie (.gif, .mp4).")]
 Still = Annotated[Path, typer.Option(metavar="F", help="Picture: .png or .svg.")]
-Clips = Annotated[
-    str,
-    typer.Option(metavar="N|KEY,...", help="Clips: so many drawn ones, or these; KEY:FRAME names a frame too, from 1."),
-]
-Pair = Annotated[
-    str,
-    typer.Option(
-        metavar="N|KEY,...", help="Clips: so many drawn ones, or these; KEY:FIRST-LAST names the frames too, from 1."
-    ),
-]
-Begins = Annotated[
-    str,
-    typer.Option(
-        metavar="N|KEY,...", help="Clips: so many drawn ones, or these; KEY:FRAME is observed from there, from 1."
-    ),
-]
+FRAME, SPAN = "KEY:FRAME names a frame too", "KEY:FIRST-LAST names the frames too"
+BEGIN = "KEY:FRAME is observed from there"
+
+
+def _clips(frames: str, default: int) -> Any:
+    """Return the option of a figure's clips; its default stands in its help alone, so that a typed one is told from it."""
+    told = f"Clips: so many drawn ones, or these; {frames}, from 1.  [default: {default}]"
+    return typer.Option(metavar="N|KEY,...", help=told)
+
+
 Split = Annotated[Literal["test", "train"], typer.Option(help="test: clips that training did not see.")]
 Rows = Annotated[int | None, typer.Option(metavar="N", min=1, help="The same as --clips N.")]
 Columns = Annotated[int, typer.Option(metavar="N", min=1, help="Frames beside each other.")]
@@ -67,8 +61,10 @@ def swap(
     run: Run,
     shards: Shards,
     out: Out = Path("swap.png"),
-    clips: Clips = "6",
-    poses: Annotated[str, typer.Option(metavar="N|KEY,...", help="As --clips, of the top row.")] = "8",
+    clips: Annotated[str | None, _clips(FRAME, 6)] = None,
+    poses: Annotated[
+        str | None, typer.Option(metavar="N|KEY,...", help="As --clips, of the top row.  [default: 8]")
+    ] = None,
     checkpoint: Checkpoint = "last",
     split: Split = "test",
     rows: Rows = None,
@@ -99,7 +95,7 @@ def interpolate(
     run: Run,
     shards: Shards,
     out: Out = Path("interpolate.png"),
-    clips: Pair = "5",
+    clips: Annotated[str | None, _clips(SPAN, 5)] = None,
     checkpoint: Checkpoint = "last",
     split: Split = "test",
     rows: Rows = None,
@@ -127,7 +123,7 @@ def rollout(
     run: Run,
     shards: Shards,
     out: Out = Path("rollout.png"),
-    clips: Begins = "4",
+    clips: Annotated[str | None, _clips(BEGIN, 4)] = None,
     checkpoint: Checkpoint = "last",
     split: Split = "test",
     rows: Rows = None,
@@ -171,7 +167,7 @@ def neighbours(
     run: Run,
     shards: Shards,
     out: Still = Path("neighbours.png"),
-    clips: Pair = "3",
+    clips: Annotated[str | None, _clips(SPAN, 3)] = None,
     checkpoint: Checkpoint = "last",
     split: Split = "test",
     rows: Rows = None,
@@ -205,7 +201,7 @@ def difference(
     run: Run,
     shards: Shards,
     out: Out = Path("difference.png"),
-    clips: Begins = "2",
+    clips: Annotated[str | None, _clips(BEGIN, 2)] = None,
     checkpoint: Checkpoint = "last",
     split: Split = "test",
     rows: Rows = None,
@@ -270,14 +266,14 @@ def _end(out: Path, figure: "Figure", fps: float, scene: "Scene", as_json: bool)
 
 
 def _chosen(
-    asked: str, default: int, count: int | None, names: str = "--clips", number: str = "--rows"
+    asked: str | None, default: int, count: int | None, names: str = "--clips", number: str = "--rows"
 ) -> tuple[list[str], int]:
     """Return the names of clips, or none and how many to draw, of an option and of the one that is its number alone."""
     from drnet.pipelines.looking.clips import asked_clips
 
-    if count is not None and asked != str(default):
+    if count is not None and asked is not None:
         raise ValueError(f"{number} {count} is not allowed beside {names} {asked}: both say which clips; leave one out")
-    found = asked_clips(asked) if count is None else count
+    found = count or (default if asked is None else asked_clips(asked))
     return ([], found) if isinstance(found, int) else (found, len(found))
 
 

@@ -25,6 +25,7 @@ from drnet.resnet import ResNet18Encoder
 from drnet.vgg import Vgg16Decoder, Vgg16Encoder
 
 Metrics = dict[str, Tensor]
+TELLING = 8  # contents of a batch, or of a part of it, from which on their directions are told: N have at most N - 1
 
 
 def make_encoder(config: DrNetConfig, network: Network, dim: int, centred: bool, content: bool) -> Encoder:
@@ -124,7 +125,8 @@ class DrNet(nn.Module):
             loss = loss + beta * adversarial
         metrics["variance/pose"] = pose.detach().var(0).sum()
         metrics["variance/content"] = vector.detach().float().var(0).sum()
-        metrics["participation/content"] = participation(vector.detach())
+        if len(vector) >= TELLING and vector.shape[1] > 1:
+            metrics["participation/content"] = participation(vector.detach())
         metrics["baseline/mean_frame"] = (second - second.mean(0, keepdim=True)).square().mean()
         yield "main", loss, metrics
 

@@ -18,7 +18,7 @@ def mistaken(path: Path, wanted: str) -> str:
         wanted: what is needed, such as `DATA`.
 
     Returns:
-        The line; empty where nothing that drnet made lies there.
+        The line; empty where nothing lies there, or a folder that drnet did not make.
     """
     found = next(_seen(path), "")
     return f"{path} is {found}; needed here is {wanted}" if found else ""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from drnet.datasets.contract import Clip
+from drnet.datasets.contract import Clip, DataError
 from drnet.datasets.reading.source_files import sha256_file
 from drnet.pipelines.files import regular_size
 from drnet.pipelines.progress import Progress, Silent
@@ -194,7 +194,7 @@ class Verifier:
             if times > 1:
                 self.problems.append(f"{manifest}: shard {name} is listed twice; {AGAIN}")
         with self.copies.file(MANIFEST) as path:
-            if path.read_bytes() != self.manifest.to_bytes():
+            if not path.exists() or path.read_bytes() != self.manifest.to_bytes():
                 self.problems.append(f"{manifest}: it was changed after the build; {AGAIN}")
         if self.manifest.expected_build() != self.manifest.build:
             self.problems.append(f"{manifest}: its build id is not the one of its settings and sources; {AGAIN}")
@@ -250,7 +250,7 @@ def verify_data(
         One line for each problem, with the file, the clip and the remedy; and how many shards and clips were checked.
 
     Raises:
-        DataError: where there is no manifest that can be read, or files cannot be fetched for lack of network or room.
+        DataError: where there is no manifest that can be read, or shards cannot be fetched for lack of network or room.
     """
     progress = progress or Silent()
     found = find_data(spec)
@@ -265,10 +265,14 @@ def verify_data(
             progress.advance(1)
     finally:
         progress.stop()
-    verifier.between_splits()
-    if found.whole and not verifier.remote:
-        verifier.extra_files(Path(found.base))
-    verifier.manifests()
+    checks = [verifier.between_splits, verifier.manifests]
     if found.whole:
-        verifier.accounting()
+        checks.append(verifier.accounting)
+        if not verifier.remote:
+            verifier.extra_files(Path(found.base))
+    for check in checks:
+        try:
+            check()
+        except DataError as error:  # the problems that were found must not be lost for a file that cannot be fetched
+            verifier.problems.append(str(error))
     return verifier.problems, {"shards": len(rows), "clips": verifier.clips}

@@ -1,5 +1,6 @@
 """`drnet data info`, `verify` and `preview` of a data set behind a real web server, and of a part of its shards."""
 
+import errno
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -10,10 +11,14 @@ from typing import Any
 import pytest
 from faulty_server import HTML, Server, reset, says, serving
 
+import drnet.pipelines.remote.cache
 from drnet.datasets.cache import cache_folder
 from drnet.datasets.mnist import BouncingDigits
 from drnet.pipelines.build import build, plan_build
 from drnet.pipelines.files import sha256_of
+from drnet.pipelines.remote.cache import Entry
+from drnet.pipelines.remote.copies import There
+from drnet.pipelines.remote.download import NotThere
 
 PART = "train-{000000..000001}.tar"
 Command = Callable[..., Any]
@@ -137,13 +142,76 @@ def test_verify_keeps_to_the_caches_limit_and_says_that_it_cannot(
     assert small.err.count("\n") == 1
 
 
-def test_a_server_that_cannot_be_reached_ends_verify_with_one_line(server: Server, command: Command) -> None:
-    server.faults["/d/train-000001.tar"] = [reset] * 9
+def full_disk(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Let the disk be full when a file is downloaded."""
+
+    def download(url: str, *given: Any, **more: Any) -> Any:
+        if url.endswith(name):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return cache.download(url, *given, **more)
+
+    cache = SimpleNamespace(download=drnet.pipelines.remote.cache.download)
+    monkeypatch.setattr("drnet.pipelines.remote.cache.download", download)
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("kind", [".tar", ".json"])
+def test_a_server_that_cannot_be_reached_or_a_full_disk_ends_verify_with_one_line(
+    server: Server, command: Command, monkeypatch: pytest.MonkeyPatch, kind: str, full: bool
+) -> None:
+    if full:
+        full_disk(monkeypatch, f"/train-000001{kind}")
+    else:
+        server.faults[f"/d/train-000001{kind}"] = [reset] * 9
     found = command("data", "verify", f"{server.url}/d")
     assert (found.code, found.out) == (1, "")
     errors = [line for line in found.err.splitlines() if "error" in line]
     assert len(errors) == 1
-    assert f"{server.url}/d/train-000001.tar: cannot be read" in errors[0]
+    said = "cannot be kept in the cache (No space left on device)" if full else "cannot be read"
+    assert f"{server.url}/d/train-000001{kind}: {said}" in errors[0]
+    assert not server.asked_for("/d/train-000002.tar")
+
+
+def test_a_cache_that_takes_no_more_folders_ends_verify_too(
+    server: Server, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter = Entry.__enter__
+
+    def entered(entry: Entry) -> Entry:
+        if entry.url.endswith("train-000001.json"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return enter(entry)
+
+    monkeypatch.setattr(Entry, "__enter__", entered)
+    found = command("data", "verify", f"{server.url}/d")
+    assert (found.code, found.out) == (1, "")
+    assert "train-000001.json: cannot be kept in the cache (No space left on device)" in found.err
+
+
+@pytest.mark.parametrize("fault", ["page", "reset", "full"])
+def test_an_accounting_that_cannot_be_fetched_hides_no_problem_found_before(
+    server: Server, command: Command, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    del server.files["/d/train-000002.tar"]
+    said = "cannot be read"
+    if fault == "page":
+        server.files["/d/accounting.jsonl"], said = HTML, "missing or damaged; run the build again"
+    elif fault == "reset":
+        server.faults["/d/accounting.jsonl"] = [reset] * 9
+    else:
+        full_disk(monkeypatch, "/accounting.jsonl")
+        said = "cannot be kept in the cache (No space left on device)"
+    found = command("data", "verify", f"{server.url}/d", "--json")
+    assert found.code == 1
+    problems = json.loads(found.out)["problems"]
+    assert len(problems) == 2, problems
+    assert problems[0].startswith(f"{server.url}/d/train-000002.tar: not found")
+    assert problems[1].startswith(f"{server.url}/d/accounting.jsonl: {said}")
+
+
+def test_an_error_of_the_reader_of_a_file_is_its_own(server: Server) -> None:
+    with pytest.raises(NotThere, match="another"), There(f"{server.url}/d").file("accounting.jsonl"):
+        raise NotThere("another file")
 
 
 @pytest.mark.parametrize("name", ["info", "verify", "preview"])

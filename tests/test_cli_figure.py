@@ -87,6 +87,17 @@ def test_a_number_of_clips_is_drawn_by_either_name(
     assert (tmp_path / "--clips.svg").read_bytes() == (tmp_path / "--rows.svg").read_bytes()
 
 
+def test_what_is_drawn_without_either_is_told_and_drawn(
+    trained: Path, digits: Path, tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    words = ["figure", "swap", trained, "--shards", digits, "--json", "--out", tmp_path / "a.svg"]
+    found = json.loads(command(*words).out)
+    assert (len(found["contents"]), len(found["poses"])) == (6, 8)
+    told = " ".join(command("figure", "swap", "--help").out.split())
+    assert "[default: 6]" in told
+    assert "[default: 8]" in told
+
+
 def test_poses_are_a_number_or_names_as_clips_are(
     trained: Path, digits: Path, tmp_path: Path, command: Callable[..., Any]
 ) -> None:
@@ -109,6 +120,15 @@ WRONG: dict[str, tuple[list[object], str]] = {
         ["swap", "--clips", "test-00000001", "--rows", 2],
         "--rows 2 is not allowed beside --clips test-00000001: both say which clips; leave one out",
     ),
+    "both, of the default": (
+        ["swap", "--clips", "6", "--rows", 4],
+        "--rows 4 is not allowed beside --clips 6: both say",
+    ),
+    "both of poses": (
+        ["swap", "--poses", "8", "--columns", 2],
+        "--columns 2 is not allowed beside --poses 8: both say",
+    ),
+    "key of digits": (["swap", "--clips", "00000012"], "clip '00000012' is not in the test split; the nearest are"),
     "span of contents": (["swap", "--clips", "test-00000001:1-3"], "where only a first frame counts; write KEY:FRAME"),
     "no predictor": (["rollout"], "drnet train-predictor"),
     "times": (["difference", "--at", "1,b"], "--at '1,b' is not understood; write times as numbers"),

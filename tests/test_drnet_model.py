@@ -81,6 +81,12 @@ def test_summed_similarity_is_the_mean_times_the_contents_length() -> None:
     assert found["sum"] == pytest.approx(6 * found["mean"], rel=1e-5)
 
 
+@pytest.mark.parametrize(("clips", "dim", "told"), [(8, 6, True), (7, 6, False), (2, 6, False), (8, 1, False)])
+def test_directions_of_content_are_told_only_where_there_can_be_several(clips: int, dim: int, told: bool) -> None:
+    *_, (_, _, metrics) = model_of(content_dim=dim).losses(pairs(clips), 0)
+    assert ("participation/content" in metrics) == told
+
+
 def test_the_discriminators_loss_moves_the_discriminator_alone() -> None:
     model = model_of()
     name, loss, _ = next(model.losses(pairs(), 0))

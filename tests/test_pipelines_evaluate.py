@@ -1,6 +1,8 @@
 """An evaluation from the run folder to `metrics.json`: what it holds, and why something is not in it."""
 
+import errno
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -287,3 +289,16 @@ def test_sections_of_others_get_the_run_and_its_clips(
     assert found["given"] == "judge"
     assert (found["observe"], found["seed"], found["device"]) == (3, 4, "cpu")
     assert asked == {"splits": {"train", "test"}, "cache": cache_folder() / "judges"}
+
+
+@pytest.mark.usefixtures("predictor")
+def test_a_file_that_cannot_be_read_ends_its_section_alone(
+    trained: Path, digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> Any:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/cache/judge.json")
+
+    monkeypatch.setattr("drnet.pipelines.evaluation.judge.train_judge", refused)
+    found = evaluate(trained, digits, sections=("swap", "identity"), clips=2, device="cpu")
+    assert found["identity"] == {"not_computed": "/cache/judge.json: Permission denied"}
+    assert "psnr" in found["swap"]

@@ -226,6 +226,26 @@ def test_clips_that_end_before_the_window_are_counted_out_and_none_left_gives_no
     assert found["rows"][TRUE][0]["right"] == pytest.approx(3 / 11, abs=0.1)
 
 
+class Two(Actions):
+    """Of two test clips one is long enough for a true window behind the observed frames."""
+
+    def count(self, split: Split) -> int:
+        return 2
+
+
+def test_a_lone_window_has_no_score(tmp_path: Path) -> None:
+    build(plan_build(Two(), "raw", 2), tmp_path / "data")
+    held_out = open_shards(tmp_path / "data", ["test"])
+    found = inception(Counting(frozen=True), Counts(), held_out, Recorder(), observe=4, offsets=(1,), stride=99)  # type: ignore[arg-type]
+    lone, same, whole = (found["rows"][name][0] for name in (TRUE, OURS + SAME, OURS))
+    assert [row["windows"] for row in (lone, same, whole)] == [1, 1, 2]
+    assert [row["score"] for row in (lone, same, whole)] == [None, None, pytest.approx(1)]
+    assert lone["error"] is None
+    assert lone["right"] == 0  # it shows the second action, and is told to be the first
+    assert [row[2] for row in inception_rows(found)[:3]] == ["-", "-", "1.000"]
+    save_scores(tmp_path / "scores.png", found)
+
+
 @pytest.mark.parametrize("wrong", [{"offsets": ()}, {"offsets": (0, 1)}, {"stride": 0}])
 def test_offsets_and_stride_from_1_are_allowed(wrong: dict[str, Any], splits: tuple[Collection, Collection]) -> None:
     with pytest.raises(DataError, match="at least 1"):

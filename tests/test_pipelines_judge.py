@@ -1,6 +1,8 @@
 """The judge of identity: where it looks, what it learns from, and what it says of models whose answers are known."""
 
+import errno
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -210,23 +212,62 @@ def test_a_judge_is_kept_and_taken_again_and_another_seed_is_another_judge(
     assert len(list(tmp_path.iterdir())) == 4
 
 
-@pytest.mark.parametrize("damage", ["weights", "facts", "gone"])
-def test_a_kept_judge_that_is_damaged_is_trained_again_and_that_is_said(
-    damage: str, splits: tuple[Collection, Collection], tmp_path: Path
+def one_of_each(kept: Path) -> tuple[Path, Path]:
+    """The weights and the JSON of the only judge that is kept."""
+    (weights,), (facts,) = kept.glob("*.safetensors"), kept.glob("*.json")
+    return weights, facts
+
+
+def test_two_evaluations_at_once_leave_a_judge_that_fits_its_weights(
+    splits: tuple[Collection, Collection], tmp_path: Path
 ) -> None:
+    """A GPU does not train to the same bits twice: here another seed plays the other evaluation."""
+    first, second = (
+        train_judge(*splits, tmp_path / name, config=ClassifierConfig(steps=3, batch_size=16, width=4, seed=seed))
+        for seed, name in enumerate("ab")
+    )
+    (weights, facts), (others, _) = one_of_each(tmp_path / "a"), one_of_each(tmp_path / "b")
+    same = others.rename(weights.with_name(weights.name[:22] + others.name[22:]))  # written last, before its JSON
+    assert same != weights
+    heard = Notes()
+    again = train_judge(
+        *splits, tmp_path / "a", progress=heard, config=ClassifierConfig(steps=3, batch_size=16, width=4)
+    )
+    assert heard.lines == []
+    frames = splits[1].frames(0)[:, None]
+    assert np.array_equal(first.probabilities(frames), again.probabilities(frames))
+    assert not np.array_equal(second.probabilities(frames), again.probabilities(frames))
+    assert facts.stem == weights.name[:22]
+
+
+@pytest.mark.parametrize("damage", ["weights", "facts", "gone", "unreadable", "elsewhere"])
+def test_a_kept_judge_that_is_damaged_is_trained_again_and_that_is_said(
+    damage: str, splits: tuple[Collection, Collection], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path, *_: str) -> Any:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
     config = ClassifierConfig(steps=3, batch_size=16, width=4)
     first = train_judge(*splits, tmp_path, config=config)
-    weights, facts = next(tmp_path.glob("*.safetensors")), next(tmp_path.glob("*.json"))
+    weights, facts = one_of_each(tmp_path)
+    kept = facts.read_bytes()
     if damage == "weights":
         weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     elif damage == "facts":
         facts.write_text("{}")
+    elif damage == "unreadable":
+        monkeypatch.setattr(module, "read_json", refused)
+    elif damage == "elsewhere":
+        facts.write_text(json.dumps(json.loads(kept) | {"sha256": "../" * 21 + "x"}))
     else:
         weights.unlink()
     heard = Notes()
     again = train_judge(*splits, tmp_path, progress=heard, config=config)
     assert len(heard.lines) == 1
     assert "trained again" in heard.lines[0]
+    assert "checkpoint" not in heard.lines[0]
+    monkeypatch.undo()
+    assert facts.read_bytes() == kept
     frames = splits[1].frames(0)[:, None]
     assert np.array_equal(first.probabilities(frames), again.probabilities(frames))
     heard.lines.clear()

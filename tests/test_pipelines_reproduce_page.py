@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from html import unescape
@@ -162,7 +163,7 @@ def test_the_page_tells_the_time_the_effort_and_the_command(out: Path) -> None:
     assert f"All of it took {total:,.1f} minutes: building " in shown(out)
     text = section_of(out, "fig3")
     assert "At tiny: 4 steps of training, where the full protocol has 120,000, by smaller presets, on what" in text
-    assert re.search(r"<pre>drnet reproduce fig3 --scale tiny --out \S+/results</pre>", text)
+    assert "<pre>drnet reproduce fig3 --scale tiny --data-root DIR --out results</pre>" in text
     assert '<a href="fig3/swap.png"><img src="fig3/swap.png"' in text
 
 
@@ -174,9 +175,28 @@ def test_what_is_wrong_with_pictures_is_shown_as_somebody_wrote_it(out: Path, tm
     report(folder)
     assert "What is wrong with the pictures: the digits are &lt;grey&gt; mush" in (folder / "index.html").read_text()
     drawn = (folder / "fig3" / "result.json").stat().st_mtime
-    os.utime(remarks, (drawn - 60, drawn - 60))
+    before = (folder / "index.html").read_bytes()
+    os.utime(remarks, (drawn - 60, drawn - 60))  # as after a copy or a checkout
     report(folder)
-    assert "What is wrong with the pictures (said before they were drawn again): the" in section_of(folder, "fig3")
+    assert (folder / "index.html").read_bytes() == before
+
+
+def test_commands_can_be_copied_and_name_no_folder_of_who_ran_them(
+    reproduced: tuple[Path, Reproduction], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(reproduced[0], tmp_path / "private" / "my results"))
+    (mnist := (root := tmp_path / "private" / "originals") / "mnist").mkdir(parents=True)
+    (mnist / "train-images-idx3-ubyte").write_bytes(b"no digits")
+    monkeypatch.chdir(folder)
+    assert [one.state for one in run(Path(), "fig3", "fig7", root=root, again=True).ended] == ["done", "not run"]
+    words = ["--scale", "tiny", "--data-root", "DIR", "--out", "my results"]
+    assert shlex.split(result(folder, "fig7")["command"]) == ["drnet", "reproduce", "fig7", *words]
+    for name in ("fig3", "fig7", "fig12"):  # done, not run, and not asked for
+        (told,) = re.findall(rf"drnet reproduce {name} [^<]*", shown(folder))
+        assert shlex.split(told) == ["drnet", "reproduce", name, *words]
+    assert "DIR/mnist is of no use" in shown(folder)
+    assert "KTH is not here (looked in DIR/kth, CACHE/kth)" in shown(folder)
+    assert "private" not in (folder / "index.html").read_text()
 
 
 def test_again_draws_from_the_same_weights_what_would_be_kept(out: Path, tmp_path: Path) -> None:
@@ -208,4 +228,21 @@ def test_an_interrupted_build_leaves_a_page(tmp_path: Path) -> None:
     assert not (tmp_path / "results" / "fig3").exists()
     text = shown(tmp_path / "results")
     assert re.search(r"0 of 11 figures and tables are done, at scale tiny", text)
-    assert "Not run yet: drnet reproduce fig3 --scale tiny --out results" in text
+    assert "Not run yet: drnet reproduce fig3 --scale tiny --data-root DIR --out results" in text
+
+
+def test_a_page_that_cannot_be_written_does_not_hide_why_a_call_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(Interrupted):
+        """The disk is full, too, when the signal arrives."""
+
+        def advance(self, count: int, **values: float) -> None:
+            monkeypatch.setattr("drnet.pipelines.reproduction.reproduce.write_report", full)
+            super().advance(count, **values)
+
+    def full(*_: Any) -> None:
+        raise OSError("no room")
+
+    with pytest.raises(Signal):
+        run(tmp_path / "results", "fig3", progress=Full())

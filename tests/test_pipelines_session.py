@@ -1,7 +1,6 @@
 """A stretch of training: what its last step adds, what is dropped where it goes on, what a failed start leaves."""
 
 import json
-import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -123,7 +122,7 @@ def test_a_regular_line_loses_only_what_stopping_added(tmp_path: Path) -> None:
 def test_alarms_are_asked_for_at_the_end_of_a_short_run(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at_once = Patience(0, 0, 0, 0, 0)
+    at_once = Patience(0, 0, 0, 0, 0, 0)
     monkeypatch.setattr("drnet.pipelines.training.health.patience_of", lambda *_: at_once)
     notes = Notes()
     settings = SETTINGS | {"lr": 1e-12}  # learns nothing: no frame is better than the mean frame
@@ -161,14 +160,22 @@ def test_a_start_that_fails_leaves_nothing(
     assert read_config(run)["model"]["width"] != 8  # of the preset: the failed command's is forgotten
 
 
-def test_a_run_that_cannot_be_continued_so_stays_as_it_was(trained: Path, digits: Path, tmp_path: Path) -> None:
-    run = shutil.copytree(trained, tmp_path / "run")
+def test_a_run_that_cannot_be_continued_so_stays_as_it_was(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    run_to(digits, run, 6)  # whose metrics have a line only because it ended there
     before = everything_in(run)
+    assert len(read_metrics(run)) == 1
     for wrong in ({"accumulate": 2}, {"lr": 0.5}):  # the first may change, and is written before the start fails
         with pytest.raises(ValueError, match=r"cache 'nothing' is not allowed|was started with train\.lr"):
             train(digits, run, steps=9, device="cpu", overrides=wrong, cache="nothing")  # type: ignore[arg-type]
-    found = everything_in(run)
-    assert {name: found[name] for name in before} == before
+        assert everything_in(run) == before
+    with monkeypatch.context() as patch:
+        patch.setattr("drnet.pipelines.train.FrameFeed", Full)
+        with pytest.raises(RunError, match=r"out of memory on cpu"):  # found where all writers are open
+            train(digits, run, steps=9, device="cpu")
+    assert everything_in(run) == before
     assert train(digits, run, steps=7, device="cpu").start == 6
     assert read_config(run)["train"]["accumulate"] == 1
 

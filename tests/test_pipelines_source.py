@@ -112,7 +112,7 @@ def test_any_frames_of_a_clip_can_be_read(builds: dict[str, Path], clip: int, ti
 @pytest.mark.parametrize("time", [-1, 4, 100])
 def test_a_frame_that_is_not_there_is_an_error(folder: Path, time: int) -> None:
     shard, index = open_shards(folder).locate(0)
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match=f"has no frame {time + 1}; it has 4, counted from 1"):
         shard.read_frames(index, [time], np.empty((1, 16, 16, 3), np.uint8))
 
 

@@ -1,7 +1,8 @@
 """Classifiers that judge generated frames: trained on true frames of the training split, shown with their own accuracy.
 
 A run has no part in one: it sees true frames and labels of a data set, never a decoded frame. It is kept in a folder under
-the hash of all that it was made from, as a safetensors file and a JSON that is written after it.
+the hash of all that it was made from: a JSON, written last, that names a safetensors file by the hash of its content. Two
+evaluations at once, on devices that do not round alike, so leave two such files, and one JSON that fits its own.
 
 Axes: N examples, L labels, W frames in a row, H height, C channels, Y classes.
 """
@@ -13,22 +14,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
 
 from drnet.datasets.contract import DataError
 from drnet.datasets.draws import integers, key_of, permutation, words
+from drnet.datasets.reading.source_files import sha256_file
 from drnet.frame_classifier import FrameClassifier
-from drnet.pipelines.files import canonical_json, pretty_json, read_json, sha256_of, write_whole
+from drnet.pipelines.fields import HASH, text
+from drnet.pipelines.files import canonical_json, pretty_json, read_json, regular_size, sha256_of, write_whole
 from drnet.pipelines.loader import to_device
 from drnet.pipelines.progress import Progress, Silent
-from drnet.pipelines.run import RunError, load_tensors
 from drnet.pipelines.source import Collection
 from drnet.scores import share_interval
 from drnet.trainer import TrainConfig, Trainer
 
-VERSION = 2  # rises when the same settings would give another classifier
+VERSION = 2  # rises when the same settings would give another classifier, or other facts about it
 AT_ONCE = 512
 EXAMPLES, HELD_OUT = 40_000, 4_000  # at most, over all labels
 MEMORY = 2**29  # bytes that the examples may take
@@ -190,7 +193,7 @@ def train_classifier(
         torch.manual_seed(config.seed)
         net = FrameClassifier(channels, min(height, width), len(names), config.width).to(device)
     kept = cache / f"judge-{sha256_of(canonical_json(origin))[:16]}.json" if cache else None
-    if kept and kept.exists() and (facts := _kept(kept, net, origin, progress)):
+    if kept and (facts := _kept(kept, net, origin, progress)):
         return Classifier(net.eval(), task, names, **facts)
     examples = _draw(task, training, EXAMPLES, config.seed)
     tests = _draw(task, held_out, HELD_OUT, config.seed)
@@ -287,15 +290,30 @@ def _probabilities(net: FrameClassifier, frames: NDArray[np.uint8]) -> NDArray[n
 def _keep(path: Path, net: FrameClassifier, facts: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     data = safetensors.torch.save({name: value.cpu().contiguous() for name, value in net.state_dict().items()})
-    write_whole(path.with_suffix(".safetensors"), data)
-    write_whole(path, pretty_json(facts | {"sha256": sha256_of(data)}))
+    sha256 = sha256_of(data)
+    write_whole(_weights(path, sha256), data)
+    write_whole(path, pretty_json(facts | {"sha256": sha256}))
+
+
+def _weights(path: Path, sha256: str) -> Path:
+    return path.with_name(f"{path.stem}-{sha256[:16]}.safetensors")
 
 
 def _kept(path: Path, net: FrameClassifier, origin: dict[str, Any], progress: Progress) -> dict[str, Any] | None:
-    """Load the weights kept under a name and return what is known of them; None where they are damaged, which is said."""
+    """Load the weights kept under a name and return what is known of them.
+
+    None where there are none, or where they cannot be read or are damaged, which is said.
+    """
     try:
+        if not path.exists():
+            return None
         facts: dict[str, Any] = read_json(path, "a judge")
-        tensors = load_tensors(path.with_suffix(".safetensors"), facts.pop("sha256"))
+        sha256 = text(facts, "sha256", HASH)
+        weights = _weights(path, sha256)
+        regular_size(weights)
+        if sha256_file(weights) != sha256:
+            raise ValueError("its weights are damaged")
+        tensors = safetensors.torch.load_file(weights)
         if facts["origin"] | origin != facts["origin"]:
             raise ValueError("made from something else")
         if {name: value.shape for name, value in tensors.items()} != {n: v.shape for n, v in net.state_dict().items()}:
@@ -303,6 +321,9 @@ def _kept(path: Path, net: FrameClassifier, origin: dict[str, Any], progress: Pr
         facts |= {name: tuple(facts[name]) for name in ("held_out", "frequent")}
         net.load_state_dict(tensors, strict=True)
         return {name: facts[name] for name in ("seen", "accuracy", "by_label", "held_out", "frequent", "origin")}
-    except (RunError, ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
-        progress.note(f"{path}: not usable ({' '.join(str(error).split())[:120]}); the judge is trained again")
-        return None
+    except OSError as error:
+        why = f"{Path(error.filename or path).name}: {error.strerror or error}"
+    except (safetensors.SafetensorError, ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
+        why = " ".join(str(error).split())[:120]
+    progress.note(f"{path}: this judge cannot be used ({why}); it is trained again")
+    return None

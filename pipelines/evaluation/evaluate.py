@@ -167,7 +167,10 @@ def _reason(compute: Callable[[], dict[str, Any]], *names: str) -> dict[str, Any
     try:
         return compute()
     except (DataError, RunError) as error:
-        return {name: {"not_computed": " ".join(str(error).split())} for name in names}
+        why = " ".join(str(error).split())
+    except OSError as error:  # a file that cannot be read ends this section, not the others
+        why = f"{error.filename or 'a file'}: {error.strerror or error}"
+    return {name: {"not_computed": why} for name in names}
 
 
 def _open(

@@ -106,9 +106,10 @@ class _Judged:
         actions = np.array([start.action for start in self.starts])
         if not len(clips):
             return {"score": None, "error": None, "right": None, "frequent": None, "windows": 0, "clips": 0}
-        error = jackknife(inception_score, self.probabilities, clips)
+        lone = len(clips) < 2
+        error = math.nan if lone else jackknife(inception_score, self.probabilities, clips)
         return {
-            "score": inception_score(self.probabilities),
+            "score": None if lone else inception_score(self.probabilities),
             "error": None if math.isnan(error) else error,
             "right": float((self.probabilities.argmax(1) == actions).mean()),
             "frequent": float(np.bincount(actions).max() / len(actions)),
@@ -146,7 +147,7 @@ def inception(
         `error` over clips, `right`: share of windows told as the clip's action, `frequent`: share of the most frequent
         action, `windows`, `clips`), or a text that says why there is none. True windows end with their clips, so that
         their number falls with the offset; the row whose name ends in `SAME` has the model's windows of the same places.
-        The score of a lone window is 1 whatever it shows.
+        A lone window has no score: it would be 1 whatever the window shows.
 
     Raises:
         DataError: where an offset or the stride is not allowed, or no clip is long enough.

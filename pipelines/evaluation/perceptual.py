@@ -144,7 +144,7 @@ def frechet(first: Floats, second: Floats) -> float:
     product, which needs no root of a matrix that may be singular; of more rows than columns, that of their QR factors.
     """
     parts = [(rows - rows.mean(0)) / np.sqrt(len(rows) - 1) for rows in (first, second)]
-    small = [np.linalg.qr(part, mode="r") for part in parts]
+    small = [np.asarray(np.linalg.qr(part, mode="r")) for part in parts]
     shared = np.linalg.svd(small[0] @ small[1].T, compute_uv=False).sum()
     spread = sum(float(np.square(part).sum()) for part in parts)
     return max(0.0, float(np.square(first.mean(0) - second.mean(0)).sum()) + spread - 2 * float(shared))

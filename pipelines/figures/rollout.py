@@ -62,11 +62,12 @@ def rollout_figure(
         return Figure(_movie(futures, missing), numbers)
     if not predicted:
         raise DataError(f"no predicted time is among {at}; prediction begins at {futures.observe + 1}")
-    draw = _banded if 0 < across < len(observed) + len(predicted) else _sheet
-    return Figure([draw(futures, observed, predicted, missing, across)], numbers)
+    if 0 < across < len(observed) + len(predicted):
+        return Figure([_banded(futures, observed, predicted, missing, across)], numbers)
+    return Figure([_sheet(futures, observed, predicted, missing)], numbers)
 
 
-def _sheet(futures: Futures, observed: list[int], predicted: list[int], missing: Sequence[str], _: int) -> Sheet:
+def _sheet(futures: Futures, observed: list[int], predicted: list[int], missing: Sequence[str]) -> Sheet:
     frames = keep(futures, predicted)
     rows = []
     for number, shot in enumerate(futures.shots):

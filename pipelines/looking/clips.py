@@ -9,7 +9,7 @@ from drnet.guess import nearest
 from drnet.pipelines.source import Collection
 
 KEYS_COMPARED = 4000  # around a key that is not known, to name similar ones
-NUMBER = re.compile(r"[0-9]{1,9}")
+NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")  # 00000012 is a key
 CLIP = re.compile(r"(?P<key>[^:]+)(:(?P<first>[0-9]{1,9})(-(?P<last>[0-9]{1,9}))?)?")
 
 

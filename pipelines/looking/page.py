@@ -77,7 +77,7 @@ def numbers(values: Sequence[tuple[str, str]]) -> str:
 
 
 def commands(lines: Sequence[str]) -> str:
-    """Commands as they were run."""
+    """Commands to copy."""
     return f"<pre>{escape(chr(10).join(lines))}</pre>"
 
 

@@ -1,7 +1,7 @@
 """The files of a data set to check, wherever it is: those of a folder, or what a URL's server has now, in the cache."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -16,6 +16,39 @@ from drnet.pipelines.shards.manifest import ShardRow
 
 class NoAccess(DataError):  # noqa: N818 - says what is with the URL
     """A file cannot be fetched, for a reason that says nothing of the data set: no network, or no room."""
+
+
+@contextmanager
+def reaching(url: str) -> Iterator[None]:
+    """Raise NoAccess for every error that is not about the content of a URL: this machine's disk is one of them."""
+    try:
+        yield
+    except (NotThere, Refused, OtherContent):
+        raise
+    except DataError as error:
+        raise NoAccess(str(error)) from None
+    except OSError as error:
+        raise NoAccess(f"{shown(url)}: cannot be kept in the cache ({error.strerror or error})") from None
+
+
+@contextmanager
+def entered(url: str, sha256: str = "") -> Iterator[Entry]:
+    """Hold a URL's place in the cache. Raises NoAccess where there can be none."""
+    with ExitStack() as stack:
+        with reaching(url):
+            entry = stack.enter_context(Entry(url, sha256))
+        yield entry
+
+
+def fetched(entry: Entry, ask: bool = False) -> Path:
+    """Return the file of an entry, see `Entry.content`.
+
+    Raises:
+        NotThere, Refused, OtherContent: for what the server answers.
+        NoAccess: where it cannot be asked, or the answer cannot be kept.
+    """
+    with reaching(entry.url):
+        return entry.content(ask=ask)
 
 
 class Copy(NamedTuple):
@@ -37,11 +70,11 @@ class Copies(Protocol):
 
     @contextmanager
     def beside(self, name: str) -> Iterator[Path]:
-        """Yield the path of a tar that the sidecar of the shard `name` lies beside."""
+        """Yield the path of a tar that the sidecar of the shard `name` lies beside. Raises as `shard` does."""
 
     @contextmanager
     def file(self, name: str) -> Iterator[Path]:
-        """Yield the path of another file, present or not."""
+        """Yield the path of another file, present or not. Raises NoAccess."""
 
 
 def copies_of(base: str) -> Copies:
@@ -88,33 +121,29 @@ class There:
     @contextmanager
     def shard(self, row: ShardRow) -> Iterator[Copy]:
         """Yield the shard and its sidecar; they stay in the cache as long as they are read."""
-        with Entry(inside(self.url, row.name), row.sha256) as entry, self.beside(row.name) as beside:
-            try:
-                path = entry.content(ask=True)
-                if sha256_file(path) != row.sha256:  # damage on the cache's disk, behind the file system's back
+        with entered(inside(self.url, row.name), row.sha256) as entry, self.beside(row.name) as beside:
+            path = fetched(entry, ask=True)
+            with reaching(entry.url):
+                damaged = sha256_file(path) != row.sha256  # on the cache's disk, behind the file system's back
+                if damaged:
                     path.unlink()
-                    path = entry.content()
-            except (NotThere, Refused, OtherContent):
-                raise
-            except DataError as error:
-                raise NoAccess(str(error)) from None
-            yield Copy(path, beside)
+            yield Copy(fetched(entry) if damaged else path, beside)
 
     @contextmanager
     def beside(self, name: str) -> Iterator[Path]:
         """Yield a path beside the sidecar."""
-        with Entry(with_suffix(inside(self.url, name), ".tar", ".json")) as entry:
-            yield entry.content().with_suffix(".tar")
+        with entered(with_suffix(inside(self.url, name), ".tar", ".json")) as entry:
+            yield fetched(entry).with_suffix(".tar")
 
     @contextmanager
     def file(self, name: str) -> Iterator[Path]:
-        """Yield the path in the cache; nothing lies there where the server has nothing."""
-        with Entry(inside(self.url, name)) as entry:
+        """Yield the path in the cache; nothing lies there where the server has nothing, or a web page in its place."""
+        with entered(inside(self.url, name)) as entry:
             try:
-                yield entry.content()
-            except (NotThere, Refused):
+                fetched(entry)
+            except (NotThere, Refused, OtherContent):
                 entry.path.unlink(missing_ok=True)
-                yield entry.path
+            yield entry.path
 
     def announce(self, rows: Sequence[ShardRow]) -> str:
         """Say what will be fetched to read some shards.

@@ -170,7 +170,7 @@ def _told_of(judge: Mapping[str, Any]) -> str:
 
 
 def _score(row: Mapping[str, Any]) -> str:
-    if row["windows"] < 2:
+    if row["score"] is None:
         return "-"
     return f"{row['score']:.2f}" + ("" if row["error"] is None else f" ± {row['error']:.2f}")
 

@@ -1,5 +1,6 @@
 """All results on one page that needs nothing but its folder: pictures, movies, tables with the paper's numbers beside."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from drnet.pipelines.files import write_whole
 from drnet.pipelines.looking import page
 from drnet.pipelines.reproduction.experiments import EXPERIMENTS, Experiment
-from drnet.pipelines.reproduction.result import NO_NUMBER, RESULT, read_result
+from drnet.pipelines.reproduction.result import NO_NUMBER, read_result
 from drnet.pipelines.reproduction.scales import PAPER
 from drnet.pipelines.reproduction.workshop import seconds_of
 
@@ -28,6 +29,7 @@ def write_report(out: Path, scale: str) -> None:
         ),
         page.contents([(one.id, f"{one.where}: {one.title}", f"({told_of(found[one.id])})") for one in EXPERIMENTS]),
     ]
+    parts.append(page.small("In commands DIR is the folder of the originals; without any, leave out --data-root DIR."))
     if any(result["data"]["licence"] and "publish no pictures" in result["data"]["licence"] for result in done):
         parts.append(page.paragraph("This page shows persons who can be recognised: do not publish it."))
     if numbers := [row for result in done for row in judged(result)]:
@@ -35,6 +37,18 @@ def write_report(out: Path, scale: str) -> None:
     for experiment in EXPERIMENTS:
         parts += section(experiment, found[experiment.id], out, scale)
     write_whole(out / PAGE, page.page("DrNet, reproduced", parts))
+
+
+def command_of(name: str, scale: str, out: Path) -> str:
+    """Return the command that makes an experiment, for a reader to copy: no folder of who made it, only results' own name.
+
+    Args:
+        name: of the experiment.
+        scale: of the results.
+        out: their folder.
+    """
+    where = out.resolve().name or "results"
+    return shlex.join(["drnet", "reproduce", name, "--scale", scale, "--data-root", "DIR", "--out", where])
 
 
 COLUMNS = ("number", "paper", "ours", "verdict", "data")
@@ -108,9 +122,7 @@ def remarks_of(folder: Path) -> list[str]:
     lines = path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
     if not lines:
         return [page.small(f"What is wrong with the pictures: not said yet; {folder.name}/{REMARKS} is shown here.")]
-    older = path.stat().st_mtime < (folder / RESULT).stat().st_mtime
-    since = " (said before they were drawn again)" if older else ""
-    return [page.paragraph(f"What is wrong with the pictures{since}: {line}") for line in lines.splitlines() if line]
+    return [page.paragraph(f"What is wrong with the pictures: {line}") for line in lines.splitlines() if line]
 
 
 def section(experiment: Experiment, result: Mapping[str, Any] | None, out: Path, scale: str) -> list[str]:
@@ -120,14 +132,15 @@ def section(experiment: Experiment, result: Mapping[str, Any] | None, out: Path,
         page.heading(f"{experiment.where}: {experiment.title}", experiment.id),
         page.paragraph(f"In the paper: {experiment.claim}"),
     ]
+    command = command_of(experiment.id, scale, out)
     if result is None:
+        return [*parts, page.paragraph(f"Not run yet: {command}")]
+    if result["state"] != "done":
         return [
             *parts,
-            page.paragraph(f"Not run yet: drnet reproduce {experiment.id} --scale {scale} --out {out.name}"),
+            page.paragraph(f"{str(result['state']).capitalize()}: {result['error']}"),
+            page.commands([command]),
         ]
-    command = [page.commands([result["command"]])] if "command" in result else []
-    if result["state"] != "done":
-        return [*parts, page.paragraph(f"{str(result['state']).capitalize()}: {result['error']}"), *command]
     clips = ", ".join(f"{count:,} {split}" for split, count in result["data"]["clips"].items())
     parts.append(page.paragraph(f"Data: {data_of(result)}; clips: {clips}. {effort_of(experiment, result)}"))
     for picture in result["pictures"]:
@@ -142,7 +155,7 @@ def section(experiment: Experiment, result: Mapping[str, Any] | None, out: Path,
         legend = [f"{name}: {words}" for name, words in table.get("legend", {}).items()]
         parts += [page.small("; ".join(legend) + ".")] if legend else []
     parts += [page.small(note) for note in (*result["data"]["notes"], *result["notes"])]
-    return [*parts, *map(page.small, origin(result)), *command]
+    return [*parts, *map(page.small, origin(result)), page.commands([command])]
 
 
 def origin(result: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ kept. What fails is told at
 the end and in the page, and does not keep the others from being made.
 """
 
-import shlex
+import re
 import threading
 import time
 import traceback
@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import drnet
+from drnet.datasets.cache import cache_folder
 from drnet.datasets.contract import DataError
 from drnet.pipelines.claim import locked, refuse_file, refuse_strangers
 from drnet.pipelines.files import canonical_json, pretty_json, read_json, sha256_of, write_whole
 from drnet.pipelines.progress import Progress, Silent
 from drnet.pipelines.reproduction.experiments import BY_ID, Experiment, Need, chosen
-from drnet.pipelines.reproduction.report import PAGE, write_report
+from drnet.pipelines.reproduction.report import PAGE, command_of, write_report
 from drnet.pipelines.reproduction.result import Made, line_of, read_result, why_unjudged, write_result
 from drnet.pipelines.reproduction.scales import Scale, scale_of
 from drnet.pipelines.reproduction.sources import Absent
@@ -118,6 +119,7 @@ def reproduce(
     shop = Workshop(out, wanted, root, device, workers, progress, stoppable)
     found = Reproduction(out / PAGE)
     with locked(out, DataError, "reproduces"):
+        write_report(out, wanted.name)  # a call that is interrupted leaves a page, too
         try:
             for number, experiment in enumerate(experiments, 1):
                 progress.note(f"[{number}/{len(experiments)}] {experiment.id}: {experiment.title}")
@@ -125,8 +127,6 @@ def reproduce(
                 write_report(out, wanted.name)
         except Halted:
             found.stopped = True
-        finally:  # however it ends: a build or a drawing that is interrupted raises
-            write_report(out, wanted.name)
     return found
 
 
@@ -161,26 +161,32 @@ def _ended(experiment: Experiment, shop: Workshop, again: bool) -> Ended:
     except Exception as error:
         absent = isinstance(error, Absent)
         why = " ".join(str(error).split()) or type(error).__name__
-        told: dict[str, Any] = {"state": "not run" if absent else "failed", "error": why}
+        told: dict[str, Any] = {"state": "not run" if absent else "failed", "error": _shared(why, shop)}
         if not isinstance(error, ValueError | OSError):  # no mistake of the user's: where it happened helps
-            why = told["error"] = f"{type(error).__name__}: {why}"
+            why = f"{type(error).__name__}: {why}"
+            told["error"] = _shared(why, shop)
             told["traceback"] = traceback.format_exception(error)
         write_result(folder, _about(experiment, shop) | told)
         return Ended(experiment.id, "not run" if absent else "failed", (why,))
     return made
 
 
+def _shared(why: str, shop: Workshop) -> str:
+    """Return an error or a note as the page shows it, which others read, too: folders by the names that commands in it have."""
+    for folder, name in ((shop.root, "DIR"), (cache_folder(), "CACHE"), (shop.out, shop.out.resolve().name)):
+        if folder is not None:
+            why = name.join(re.split(rf"(?<![\w./-]){re.escape(str(folder))}(?=/)", why))
+    return why
+
+
 def _about(experiment: Experiment, shop: Workshop) -> dict[str, Any]:
     """Return what every result says."""
-    words = ["drnet", "reproduce", experiment.id, "--scale", shop.scale.name, "--out", str(shop.out)]
-    if shop.root is not None:
-        words += ["--data-root", str(shop.root)]
     return {
         "id": experiment.id,
         "title": experiment.title,
         "where": experiment.where,
         "scale": shop.scale.name,
-        "command": shlex.join(words),
+        "command": command_of(experiment.id, shop.scale.name, shop.out),
         "versions": versions(*MATTER),
     }
 
@@ -225,7 +231,9 @@ def _data(experiment: Experiment, shop: Workshop) -> dict[str, Any]:
     """Build an experiment's data, and return what its result says of it."""
     shop.shards(experiment.role)
     manifest = shop.manifest(experiment.role)
-    return shop.chosen(experiment.role).to_json() | {
+    found = shop.chosen(experiment.role).to_json()
+    return found | {
+        "notes": [_shared(note, shop) for note in found["notes"]],
         "data_set": manifest.about["data_set"],
         "build": manifest.build,
         "licence": manifest.about["licence"],

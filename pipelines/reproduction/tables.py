@@ -67,7 +67,7 @@ def frame_tables(
     legend = {NAMES[row]: first["rows"][row] for row in (*others, "copy_last") if row in first["rows"]}
     for metric, unit, digits in (("psnr", "PSNR, dB", 2), ("ssim", "SSIM", 4)):
         rows = [_frame_row(name, part, "predicted", metric, steps, digits) for name, part in found.items()]
-        rows += [[name, *[NOT_YET], *[""] * len(steps)][: len(steps) + 1 + len(first["means"])] for name in missing]
+        rows += [[name, NOT_YET] for name in missing]
         rows += [
             _frame_row(NAMES[row], first, row, metric, steps, digits)
             for row in (*others, "copy_last")

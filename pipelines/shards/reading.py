@@ -119,7 +119,9 @@ class Shard:
         """Read some frames of a clip into `out`, (len(times), H, W, C) uint8 in C order."""
         sample = self.sidecar.samples[index]
         if wrong := [time for time in times if not 0 <= time < sample.length]:
-            raise IndexError(f"{self._where(sample)}: frame {wrong[0]} is not one of its {sample.length}")
+            raise IndexError(
+                f"{self._where(sample)} has no frame {wrong[0] + 1}; it has {sample.length}, counted from 1"
+            )
         if self.sidecar.codec != "raw":
             frames = self._decode(index)
             if frames.shape[1:] != out.shape[1:]:

@@ -31,6 +31,7 @@ class Patience:
     Attributes:
         early: vectors differ from frame to frame.
         fair: frames come out better than the mean frame, and change with both vectors.
+        alike: the same, and a similarity loss draws the contents of a clip together; never where it has no weight.
         late: frames come out better than a copy.
         adversarial, similarity: the same, and the losses that keep content out of the pose, and pose out of the content,
             have at least half their weight; never where they have none.
@@ -38,6 +39,7 @@ class Patience:
 
     early: float
     fair: float
+    alike: float
     late: float
     adversarial: float
     similarity: float
@@ -57,7 +59,8 @@ def patience_of(train: TrainConfig, model: Any) -> Patience:
         ends = getattr(model, f"{weight}_warmup", 0) / 2
         return max(late, ends) if getattr(model, weight, 0) > 0 else math.inf
 
-    return Patience(early, fair, late, since("beta"), since("alpha"))
+    alike = fair if model is None or getattr(model, "alpha", 0) > 0 else math.inf
+    return Patience(early, fair, alike, late, since("beta"), since("alpha"))
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,7 @@ ALARMS = (
         "content on one line",
         ("participation/content",),
         lambda directions: directions < ONE_DIRECTION,
-        "fair",
+        "alike",
         "the contents of all clips lie nearly on one line ({:.2f} directions of variance): they tell one thing about a clip, "
         "say how bright it is, which satisfies the similarity loss; try a smaller --alpha, say a hundredth, or --similarity "
         "whitened with a --content-dim below --batch-size",

@@ -242,9 +242,8 @@ class Loop:
         state = {"step": trainer.step, "samples": trainer.step * trainer.config.batch_size, "data": dict(self.data)}
         state["asked"] = self.asked  # tells `drnet runs` whether it was stopped before that
         state["held_out"] = dict(held_out)
-        state["added"] = list(
-            added
-        )  # dropped from the metrics where the run is continued: they are of one never stopped
+        # dropped from the metrics where the run is continued: they are of one never stopped
+        state["added"] = list(added)
         save_checkpoint(self.run, trainer.evaluated, trainer.state(), state)
         name = self.watch.best
         found = None if name is None or name not in held_out else Best(trainer.step, name, held_out[name])

@@ -2,14 +2,27 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from drnet.pipelines.files import canonical_json, read_json, write_whole
 from drnet.pipelines.run import CONFIG, GO_BACK, METRICS, STATE, RunError, run_folder
 
 ON_THE_WAY = (METRICS, "tensorboard", "samples", "wandb", "wandb.json")  # what training writes before a checkpoint
+CHANGED = (CONFIG, METRICS)  # of these, what a start changes where they are there
+GROWN = ("tensorboard", "samples")  # folders of these that a start adds files to
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What a run folder held: the content of files that a start changes, which names were there, and which files."""
+
+    existed: bool
+    contents: Mapping[str, bytes]
+    names: frozenset[str]
+    files: frozenset[Path]
 
 
 @contextmanager
@@ -28,28 +41,42 @@ def session(run: Path, trained: Callable[[], bool]) -> Iterator[None]:
     """
     existed = run.exists()
     with run_folder(run):
-        config = (run / CONFIG).read_bytes() if (run / CONFIG).exists() else None
-        new = [name for name in ON_THE_WAY if not (run / name).exists()]
+        before = _look(run, existed)
         try:
             yield
         except BaseException:
             if not trained():
-                _undo(run, config, new, existed)
+                _undo(run, before)
             raise
 
 
-def _undo(run: Path, config: bytes | None, new: Sequence[str], existed: bool) -> None:
-    """Put a run's settings back, delete new files by name, and the folder where it is new and empty."""
-    if config is None:
-        new = [*new, CONFIG]
-    else:
-        write_whole(run / CONFIG, config, keep_same=True)
-    for path in (run / name for name in new):
+def _look(run: Path, existed: bool) -> _Before:
+    return _Before(
+        existed,
+        {name: (run / name).read_bytes() for name in CHANGED if (run / name).exists()},
+        frozenset(name for name in (CONFIG, *ON_THE_WAY) if (run / name).exists()),
+        frozenset(_grown(run)),
+    )
+
+
+def _grown(run: Path) -> Iterator[Path]:
+    """Yield the files of the folders that grow."""
+    for name in GROWN:
+        yield from (path for path in (run / name).rglob("*") if not path.is_dir())
+
+
+def _undo(run: Path, before: _Before) -> None:
+    """Put back what a start changed, delete the new files that it may have made, and the folder if new and empty."""
+    for name, content in before.contents.items():
+        if not (run / name).exists() or (run / name).read_bytes() != content:  # a full disk has no room for a copy
+            write_whole(run / name, content)
+    new = [run / name for name in (CONFIG, *ON_THE_WAY) if name not in before.names]
+    for path in [*new, *(path for path in _grown(run) if path not in before.files)]:
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    if not existed and not any(run.iterdir()):
+    if not before.existed and not any(run.iterdir()):
         run.rmdir()
 
 
