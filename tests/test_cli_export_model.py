@@ -34,7 +34,7 @@ def test_it_says_what_it_wrote_and_what_comes_next(
     ("words", "code", "message"),
     [
         (["--checkpoint", "5"], 1, "drnet: error: RUN: no checkpoint '5'; there are last, best and the steps 3, 6"),
-        (["--shards", "RUN"], 1, "drnet: error: RUN/manifest.json is missing"),
+        (["--shards", "RUN"], 1, "drnet: error: RUN is a run, which is the"),
         (["--format", "tf"], 2, "'tf' is not one of 'safetensors', 'torch-export', 'onnx'"),
     ],
 )
