@@ -3,7 +3,7 @@
 The paper's rows are the variant `paper` of `drnet.variants`, which says where the authors' code differs.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from drnet.autoencoder import AutoencoderConfig
@@ -33,6 +33,31 @@ class Preset:
 
 
 PAPER = ("mnist", "norb", "chairs", "kth", "kth-actions")  # the rows with the paper's settings
+
+DIGITS = DrNetConfig(
+    size=32,
+    pose_dim=10,
+    content_dim=24,
+    width=32,
+    alpha=0.1,
+    alpha_start=0.02,
+    alpha_warmup=8_000,
+    beta=0.01,
+    beta_warmup=12_000,
+    similarity="whitened",
+    centred="content",
+    content_pooled=True,
+    initialisation="torch",
+)
+DIGITS_TRAINING = TrainConfig(
+    batch_size=64,
+    lr=0.002,
+    schedule="cosine",
+    warmup=300,
+    horizon=12_000,
+    max_offset=19,
+    precision="bf16",
+)
 
 PRESETS: dict[str, Preset] = {
     "mnist": Preset(
@@ -143,62 +168,17 @@ PRESETS: dict[str, Preset] = {
     ),
     "mnist-small": Preset(
         "digits at 32x32 on a CPU in about a quarter of an hour",
-        DrNetConfig(
-            size=32,
-            pose_dim=10,
-            content_dim=24,
-            width=32,
-            alpha=0.1,
-            alpha_start=0.02,
-            alpha_warmup=8_000,
-            beta=0.01,
-            beta_warmup=12_000,
-            similarity="whitened",
-            centred="content",
-            content_pooled=True,
-            initialisation="torch",
-        ),
-        TrainConfig(
-            batch_size=64,
-            lr=0.002,
-            schedule="cosine",
-            warmup=300,
-            horizon=12_000,
-            max_offset=19,
-            precision="bf16",
-        ),
+        DIGITS,
+        DIGITS_TRAINING,
         (32,),
         "digit accuracy >= .65 from content and <= .2 from pose; position R2 >= .95 from pose, <= .5 from content",
     ),
     "mnist-medium": Preset(
         "mnist-small with a decoder that mixes content and pose first, trained half as long again: sharper digits",
-        DrNetConfig(
-            size=32,
-            pose_dim=10,
-            content_dim=24,
-            width=32,
-            decoder_mixing=512,
-            alpha=0.1,
-            alpha_start=0.02,
-            alpha_warmup=12_000,
-            beta=0.01,
-            beta_warmup=18_000,
-            similarity="whitened",
-            centred="content",
-            content_pooled=True,
-            initialisation="torch",
-        ),
-        TrainConfig(
-            batch_size=64,
-            lr=0.002,
-            schedule="cosine",
-            warmup=300,
-            horizon=18_000,
-            max_offset=19,
-            precision="bf16",
-        ),
+        replace(DIGITS, decoder_mixing=512, alpha_warmup=12_000, beta_warmup=18_000),
+        replace(DIGITS_TRAINING, horizon=18_000),
         (32,),
-        "as mnist-small, with a smaller error of held-out frames",
+        "as mnist-small; two digits read by a judge in .27 of swaps, where mnist-small has .16",
     ),
     "kth-small": Preset(
         "KTH actions at 64x64 on a CPU in about half an hour",

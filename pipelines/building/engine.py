@@ -6,7 +6,7 @@ numbers, so nothing that grows with the data set passes through the engine.
 
 import time
 from collections.abc import Callable, Collection, Generator, Iterator
-from concurrent.futures import CancelledError, Executor
+from concurrent.futures import CancelledError, Executor, Future
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,7 @@ from drnet.pipelines.building.workers import IN_FLIGHT, in_any_order, local_pool
 from drnet.pipelines.progress import Progress
 
 CONNECT = 20.0  # seconds a scheduler has to answer
-CLUSTER_IN_FLIGHT = (
-    1000  # jobs that a scheduler knows at a time: enough for its workers, and no more memory with more jobs
-)
+CLUSTER_IN_FLIGHT = 1000  # jobs that a scheduler knows at a time: enough for its workers, and memory does not grow
 VISIBLE = 90.0  # seconds until a file written on one machine is seen on another; NFS caches folders for up to 60
 
 T = TypeVar("T")
@@ -113,8 +111,38 @@ def _dask(address: str, progress: Progress, modules: Collection[str]) -> Iterato
             progress.note(f"{address}: no worker has joined yet; waiting for the first")
             client.wait_for_workers(1)
         _check_modules(client, modules)
-        executor = client.get_executor(pure=False)
-        yield Engine(executor, CLUSTER_IN_FLIGHT, remote=True, lost=(KilledWorker, CancelledError))
+        yield Engine(ClusterExecutor(client), CLUSTER_IN_FLIGHT, remote=True, lost=(KilledWorker, CancelledError))
+
+
+class ClusterExecutor(Executor):
+    """The workers of a Dask cluster as an executor.
+
+    Dask's own one looks at a result and then at the state of its task, which differ where a worker dies in between: the
+    job then ends with a TypeError, though its result came. Here the state is not asked for.
+
+    Args:
+        client: of the cluster.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def submit(self, fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> "Future[R]":
+        """Send a call to the cluster; a lost one is sent again by Dask. Cancelling the future cancels the task."""
+        found: Future[R] = Future()
+        task = self._client.submit(fn, *args, pure=False, **kwargs)
+
+        def hand_over(_: Any) -> None:
+            if not found.set_running_or_notify_cancel():
+                return
+            try:
+                found.set_result(task.result())
+            except BaseException as error:  # whatever the job raised, it is its caller's
+                found.set_exception(error)
+
+        found.add_done_callback(lambda ended: task.cancel() if ended.cancelled() else None)
+        task.add_done_callback(hand_over)
+        return found
 
 
 def _check_modules(client: Any, modules: Collection[str]) -> None:
