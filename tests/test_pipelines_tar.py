@@ -66,6 +66,18 @@ def test_members_are_those_that_tarfile_finds(rows: list[tuple[str, bytes]], for
     assert [data[member.offset :][: member.size] for member in read(data)] == [content for _, content in rows]
 
 
+UNUSED = tuple(slice(*ends) for ends in ((100, 108), (108, 116), (116, 124), (136, 148), (329, 337), (337, 345)))
+
+
+def is_number(field: bytes) -> bool:
+    """Whether tarfile takes a field of a header for a number: mode, owner, group, time, device."""
+    try:
+        tarfile.nti(bytes(field))
+    except tarfile.HeaderError:
+        return False
+    return True
+
+
 @settings(deadline=None, max_examples=300)
 @given(ROWS.filter(bool), st.sampled_from(FORMS), st.data())
 def test_what_is_read_of_a_changed_archive_tarfile_reads_the_same(
@@ -81,6 +93,8 @@ def test_what_is_read_of_a_changed_archive_tarfile_reads_the_same(
         block = whole[start : start + BLOCK]
         if block[257:262] == b"ustar":
             whole[start + 148 : start + 156] = b"%06o\0 " % (sum(block[:148]) + sum(block[156:]) + 256)
+            if not all(map(is_number, (block[field] for field in UNUSED))):
+                return  # tarfile takes the second header and later ones for the archive's end then
     try:
         found, same = read(bytes(whole)), as_tarfile_reads(bytes(whole))
     except (DataError, tarfile.TarError):  # tarfile checks a few fields that are not used here: modes, owners, times
